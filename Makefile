@@ -1,0 +1,52 @@
+# Two commands matter to a newcomer: `make demo` and `make test`. Everything else is for those who stay.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo up down test check lint types imports lock benchmark clean help
+
+help:           ## what there is
+	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/: .*## /\t/' | expand -t 14
+
+demo: $(READY)  ## one real job through the real service, then everything stops
+	@exec $(BIN)/python -m local demo
+
+up: $(READY)    ## the same services, kept running
+	@exec $(BIN)/python -m local up
+
+down: $(READY)  ## stop what `make up` started
+	@exec $(BIN)/python -m local down
+
+test: $(READY) check  ## gates and tests, against a real PostgreSQL and Valkey started on free ports
+	$(BIN)/python -m pytest
+
+check: lint types imports  ## ruff, mypy --strict, import rules
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+imports: $(READY)
+	$(BIN)/lint-imports --no-cache
+
+benchmark: $(READY)  ## phases from POST to the first optimizer step, beside plain torchrun
+	$(BIN)/python -m benchmarks.submit_to_first_step
+
+lock:           ## resolve pyproject.toml into exact versions with hashes (needs uv)
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --extra api pyproject.toml -o requirements/api.txt
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --extra worker pyproject.toml -o requirements/worker.txt
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --all-extras pyproject.toml -o requirements/all.txt
+
+clean:          ## remove the environment and all local state
+	rm -rf $(VENV) .trainyard
+
+# The environment is rebuilt when the lock changes. Nothing is installed outside .venv.
+$(READY): requirements/all.txt
+	@test -x $(BIN)/python || { echo "Creating the environment in $(VENV) (PyTorch is a large download; once only)"; $(PYTHON) -m venv $(VENV); }
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/all.txt
+	@touch $@

@@ -1,0 +1,183 @@
+"""The lines a training process writes into `events.jsonl`: reports, on their way to becoming events in the book.
+
+One JSON object a line, `{"seq": 1, "at": 1764000000.25, "kind": "metric", ...}`. `seq` counts from 1 without a gap
+within one run dir. NaN and infinities are written as the strings "NaN", "Infinity" and "-Infinity".
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+JsonObject = dict[str, Any]
+
+
+class Report(BaseModel):
+    """What every line has: its number within the attempt and the wall time (seconds since 1970, UTC)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+    seq: int = Field(default=0, ge=0)
+    at: float = 0.0
+
+
+class Claimed(Report):
+    """Written by the worker: this host took the attempt."""
+
+    kind: Literal["claimed"] = "claimed"
+    worker: str
+    incarnation: str
+
+
+class DataReady(Report):
+    """Every image was read and decoded; counts of images by split, class names in index order, and the findings."""
+
+    kind: Literal["data_ready"] = "data_ready"
+    dataset_version: str
+    classes: list[str]
+    images: dict[str, int]
+    removed: list[JsonObject] = Field(default_factory=list)
+    seconds: float
+
+
+class PlanChosen(Report):
+    """Every `"auto"` of the spec, resolved, with the reason for each choice, keyed by its dotted path in the spec."""
+
+    kind: Literal["plan_chosen"] = "plan_chosen"
+    resolved: dict[str, str | int | float | bool | None]
+    reasons: dict[str, str]
+    total_steps: int
+    total_epochs: int
+    world_size: int
+
+
+class Started(Report):
+    """Ranks are up and about to take the first step; `resumed_from_step` is 0 for a fresh start."""
+
+    kind: Literal["started"] = "started"
+    resumed_from_step: int = 0
+    checkpoint: str | None = None
+
+
+class FirstStep(Report):
+    """The first optimizer step of this attempt is done."""
+
+    kind: Literal["first_step"] = "first_step"
+    step: int
+
+
+class Metric(Report):
+    """Values measured at one optimizer step, by name (`train/loss`, `validation/accuracy`, `throughput/images_per_second`).
+
+    `measured_at` is the wall time of the measurement where it differs from `at` (a point repeated after a resume).
+    """
+
+    kind: Literal["metric"] = "metric"
+    step: int = Field(ge=0)
+    epoch: float = Field(ge=0)
+    values: dict[str, float]
+    measured_at: float | None = None
+
+
+class Progress(Report):
+    kind: Literal["progress"] = "progress"
+    step: int
+    epoch: float
+    fraction: float = Field(ge=0, le=1)
+    images_per_second: float
+    eta_seconds: float
+
+
+class CheckpointSaved(Report):
+    """A complete, verified checkpoint lies at `path`, relative to the store."""
+
+    kind: Literal["checkpoint_saved"] = "checkpoint_saved"
+    path: str
+    step: int
+    epoch: float
+    metrics: dict[str, float]
+    size_bytes: int
+    sha256: str
+    kept_because: Literal["best", "last"]
+    files: dict[str, int]
+
+
+class CheckpointDeleted(Report):
+    """Retention removed the checkpoint at `path`, or it is now kept for another reason (`kept_because`)."""
+
+    kind: Literal["checkpoint_deleted"] = "checkpoint_deleted"
+    path: str
+
+
+class EarlyStopped(Report):
+    kind: Literal["early_stopped"] = "early_stopped"
+    step: int
+    epoch: float
+    metric: str
+    best: float
+    best_step: int
+    patience: int
+
+
+class AlertRaised(Report):
+    """Something a person should know while the job goes on: `nan`, `corrupt_image`, `checkpoint_damaged` …"""
+
+    kind: Literal["alert_raised"] = "alert_raised"
+    alert: str
+    message: str
+    data: JsonObject = Field(default_factory=dict)
+
+
+class Summary(Report):
+    """The end of a complete training: final metrics of the best model and where the seconds went."""
+
+    kind: Literal["summary"] = "summary"
+    metrics: dict[str, float]
+    best_step: int
+    best_checkpoint: str | None
+    seconds: dict[str, float]
+    images_seen: int
+    images_per_second: float
+
+
+class Finished(Report):
+    """Written by the worker, always last: the one outcome of the attempt."""
+
+    kind: Literal["finished"] = "finished"
+    reason: str
+    phase: str
+    message: str | None = None
+    hint: str | None = None
+    rank: int | None = None
+    exit_code: int | None = None
+    log_excerpt: str | None = None
+
+
+AnyReport = Annotated[
+    Claimed
+    | DataReady
+    | PlanChosen
+    | Started
+    | FirstStep
+    | Metric
+    | Progress
+    | CheckpointSaved
+    | CheckpointDeleted
+    | EarlyStopped
+    | AlertRaised
+    | Summary
+    | Finished,
+    Field(discriminator="kind"),
+]
+_adapter: TypeAdapter[AnyReport] = TypeAdapter(AnyReport)
+
+
+def encode(report: AnyReport) -> str:
+    """One line, without its line feed."""
+    return report.model_dump_json()
+
+
+def decode(line: str | bytes) -> AnyReport:
+    """The report on a line; raises `pydantic.ValidationError` for anything else."""
+    return _adapter.validate_json(line)

@@ -1,0 +1,164 @@
+"""The folder through which the worker and the training processes talk. Torch-free.
+
+    spec.json       RunSpec, written by the worker (or by hand: `python -m training_core.train RUN_DIR` needs no more)
+    events.jsonl    reports in one sequence (see `events.py`): the worker's `claimed` first, then rank 0 of the training,
+                    and when that has ended the worker's `finished`; never two writers at once. It is the spool from
+                    which the worker's journal sends
+    outcome.json    Outcome, written once, atomically, by the run
+    stop            exists: please checkpoint and end
+    log.txt         standard output and error of all ranks
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from training_core.events import AnyReport, decode, encode
+from training_core.spec import JobSpec
+from training_core.wire import Reason
+
+
+class RunSpec(BaseModel):
+    """One attempt as the training process sees it. Paths are absolute; `store` is an fsspec URI.
+
+    `resume_from` and every checkpoint path are relative to `store`. `data_roots` are the only folders that
+    `file://` may read; a relative `file://` path starts at the first of them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    job_id: str = "local"
+    trial: int = 0
+    attempt: int = 1
+    spec: JobSpec
+    device: str = Field(default="cpu", pattern="^(cpu|cuda)$")
+    devices: int = Field(default=1, ge=1)
+    threads: int = Field(default=0, ge=0, description="CPU threads of each rank; 0 takes the cores allowed / devices")
+    store: str
+    cache_dir: Path
+    data_roots: list[Path] = Field(default_factory=list)
+    credentials_file: Path | None = None
+    resume_from: str | None = None
+
+
+class Outcome(BaseModel):
+    """How the run ended, in its own words. `reason` is `stopped` only when the stop file asked for it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    result: str = Field(pattern="^(completed|stopped|failed)$")
+    reason: Reason | None = None
+    phase: str = Field(pattern="^(preparing|running)$")
+    step: int = 0
+    message: str | None = None
+    hint: str | None = None
+    rank: int | None = None
+
+
+class RunDir:
+    """Names inside a run dir, atomic writes, and nothing else."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.spec = path / "spec.json"
+        self.events = path / "events.jsonl"
+        self.outcome = path / "outcome.json"
+        self.stop = path / "stop"
+        self.log = path / "log.txt"
+
+    def read_spec(self) -> RunSpec:
+        return RunSpec.model_validate_json(self.spec.read_bytes())
+
+    def write_spec(self, run: RunSpec) -> None:
+        write_atomically(self.spec, run.model_dump_json(indent=2).encode())
+
+    def read_outcome(self) -> Outcome | None:
+        """None when the run ended without a word."""
+        try:
+            return Outcome.model_validate_json(self.outcome.read_bytes())
+        except FileNotFoundError:
+            return None
+
+    def write_outcome(self, outcome: Outcome) -> None:
+        """The first outcome stays: a later one, from a rank that fell because another did, is dropped."""
+        if not self.outcome.exists():
+            write_atomically(self.outcome, outcome.model_dump_json().encode())
+
+    def request_stop(self) -> None:
+        self.stop.touch()
+
+    def stop_requested(self) -> bool:
+        return self.stop.exists()
+
+
+class EventsFile:
+    """Appends reports to `events.jsonl`, each with the next number and the time, whole lines only.
+
+    Opening it mends what a killed writer left behind: a last line without its line feed is cut off.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.last_seq = 0
+        end = 0
+        for line, end in complete_lines(path, 0):  # noqa: B007  the last offset is what we keep
+            self.last_seq = decode(line).seq
+        self._file = path.open("ab", buffering=0)
+        self._file.truncate(end)
+
+    def append(self, report: AnyReport) -> AnyReport:
+        """Write `report` under the next number; returns it as written."""
+        numbered = report.model_copy(update={"seq": self.last_seq + 1, "at": time.time()})
+        self._file.write(encode(numbered).encode() + b"\n")
+        self.last_seq += 1
+        return numbered
+
+    def sync(self) -> None:
+        """Survive a power cut up to here."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> EventsFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Readers see the old file or the new one, also after a power cut."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def complete_lines(path: Path, offset: int) -> Iterator[tuple[bytes, int]]:
+    """Lines that end in a line feed from `offset` on, each with the offset behind it; a half-written one waits."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return
+    with file:
+        file.seek(offset)
+        for line in file:
+            if not line.endswith(b"\n"):
+                return
+            offset += len(line)
+            yield line[:-1], offset

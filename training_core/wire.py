@@ -1,0 +1,97 @@
+"""What the control plane and the workers say to each other through Redis: names of keys, the ticket, the heartbeat.
+
+A ticket is one Celery message: harmless when repeated, late or lost. Nothing here is the only record of anything.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from training_core.spec import JobSpec
+
+TASK_RUN_ATTEMPT = "trainyard.run_attempt"
+REPORTS_STREAM = "trainyard:reports"  # fields: attempt, job, line
+REJECTED_STREAM = "trainyard:reports:rejected"  # lines the recorder could not read, capped
+RECORDED_HASH = "trainyard:recorded"  # attempt id -> last sequence number in the book
+WORKERS_HASH = "trainyard:workers"  # worker name -> Heartbeat
+WISHES_HASH = "trainyard:wishes"  # attempt id -> Wish
+
+HEARTBEAT_SECONDS = 1.0
+
+
+class Wish(StrEnum):
+    """What the control plane wants of a running attempt."""
+
+    STOP = "stop"  # the client cancelled: checkpoint, then end
+    ABANDON = "abandon"  # the book has given this attempt up: kill it, report nothing
+
+
+class Reason(StrEnum):
+    """Why an attempt or a job is where it is. `api.book.status` maps each to a status and to whether it is retried."""
+
+    SUBMITTED = "submitted"
+    DISPATCHED = "dispatched"
+    TRAINING = "training"
+    COMPLETED = "completed"
+    EARLY_STOPPED = "early_stopped"
+    CANCELLED_BY_CLIENT = "cancelled_by_client"
+    TIME_LIMIT = "time_limit"
+    DATASET_UNREACHABLE = "dataset_unreachable"
+    DATASET_FORBIDDEN = "dataset_forbidden"
+    DATASET_EMPTY = "dataset_empty"
+    DATASET_INVALID = "dataset_invalid"
+    IMAGE_CORRUPT = "image_corrupt"
+    CREDENTIALS_UNKNOWN = "credentials_unknown"
+    UNSUPPORTED = "unsupported"
+    OUT_OF_MEMORY = "out_of_memory"
+    NO_SPACE = "no_space"
+    CHECKPOINT_INVALID = "checkpoint_invalid"
+    NAN_LOSS = "nan_loss"
+    TRAINING_ERROR = "training_error"
+    PROCESS_DIED = "process_died"
+    STALLED = "stalled"
+    WORKER_LOST = "worker_lost"
+    WORKER_SHUTDOWN = "worker_shutdown"
+    RETRIES_EXHAUSTED = "retries_exhausted"
+
+
+class Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Ticket(Message):
+    """Everything a host needs to run one attempt. `attempt` is the fencing token of the trial."""
+
+    attempt_id: str
+    job_id: str
+    trial: int = 0
+    attempt: int = Field(ge=1)
+    spec: JobSpec
+    device: str = Field(pattern="^(cpu|cuda)$")
+    devices: int = Field(ge=1)
+    incarnation: str
+    resume_from: str | None = None
+
+
+class Heartbeat(Message):
+    """A worker's sign of life. `beat` counts up; the janitor watches it change and compares no clocks."""
+
+    worker: str
+    incarnation: str
+    beat: int
+    host: str
+    device: str
+    device_name: str
+    slots: int
+    cores: int
+    memory_bytes: int
+    draining: bool
+    attempts: list[str]
+    version: str
+
+
+def host_queue(worker: str) -> str:
+    """The Celery queue that only this worker consumes."""
+    return f"host.{worker}"
