@@ -1,0 +1,271 @@
+"""The tables. CHECK constraints state what is always true; migrations build the same schema (a test compares)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ARRAY, BigInteger, CheckConstraint, DateTime, Double, ForeignKey, Index, LargeBinary, Text, func
+from sqlalchemy import ForeignKeyConstraint, MetaData, UniqueConstraint
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from api.book.status import HELD, TERMINAL, Status
+
+JsonObject = dict[str, Any]
+
+
+def _among(column: str, statuses: list[Status]) -> str:
+    return f"{column} IN ({', '.join(repr(str(status)) for status in statuses)})"
+
+
+_ANY = _among("status", list(Status))
+_OPEN = _among("status", [status for status in Status if status not in TERMINAL])
+_HELD = _among("status", [status for status in Status if status in HELD])
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012  read by SQLAlchemy as a class attribute
+        str: Text,
+        datetime: DateTime(timezone=True),
+        JsonObject: JSONB,
+        float: Double,
+        list[int]: ARRAY(BigInteger),
+        list[float]: ARRAY(Double),
+        list[str]: ARRAY(Text),
+        bytes: LargeBinary,
+    }
+
+
+class Project(Base):
+    __tablename__ = "projects"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class ApiKey(Base):
+    """The secret itself is never stored: `secret_sha256` is over a 256-bit random secret, so no salt is needed."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    name: Mapped[str]
+    secret_sha256: Mapped[bytes]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    revoked_at: Mapped[datetime | None]
+
+    __table_args__ = (UniqueConstraint("project_id", "name"),)
+
+
+class Job(Base):
+    """`version` counts every visible change (the ETag); `last_event_seq` numbers the job's events."""
+
+    __tablename__ = "jobs"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    name: Mapped[str | None]
+    external_id: Mapped[str | None]
+    spec: Mapped[JsonObject]
+    spec_version: Mapped[int]
+    priority: Mapped[int]
+    labels: Mapped[JsonObject]
+    client_metadata: Mapped[JsonObject]
+
+    status: Mapped[str]
+    reason: Mapped[str]
+    status_detail: Mapped[str | None]
+    cancel_requested_at: Mapped[datetime | None]
+    version: Mapped[int] = mapped_column(BigInteger, default=1)
+    last_event_seq: Mapped[int] = mapped_column(BigInteger, default=0)
+
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    queued_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    dispatched_at: Mapped[datetime | None]
+    data_ready_at: Mapped[datetime | None]
+    processes_up_at: Mapped[datetime | None]
+    first_step_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+    progress: Mapped[JsonObject | None]
+    data: Mapped[JsonObject | None]
+    plan: Mapped[JsonObject | None]
+    result: Mapped[JsonObject | None]
+    error: Mapped[JsonObject | None]
+
+    __table_args__ = (
+        CheckConstraint(_ANY, name="status_known"),
+        CheckConstraint(f"(finished_at IS NULL) = ({_OPEN})", name="finished_when_terminal"),
+        CheckConstraint("status <> 'failed' OR error IS NOT NULL", name="failed_has_error"),
+        Index("ix_jobs_project_newest", "project_id", "id"),
+        Index("ix_jobs_open", "status", "priority", "id", postgresql_where=f"({_OPEN})"),
+        UniqueConstraint("project_id", "external_id"),
+    )
+
+
+class Trial(Base):
+    """One training of the job. `attempt` is the number of the newest attempt and the fencing token of all writes."""
+
+    __tablename__ = "trials"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    status: Mapped[str]
+    reason: Mapped[str]
+    attempt: Mapped[int] = mapped_column(default=0)
+    losses: Mapped[int] = mapped_column(default=0)
+    finished_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint(_ANY, name="status_known"),
+        CheckConstraint(f"(finished_at IS NULL) = ({_OPEN})", name="finished_when_terminal"),
+        CheckConstraint(f"NOT ({_HELD}) OR attempt > 0", name="held_by_an_attempt"),
+    )
+
+
+class Attempt(Base):
+    """One execution of a trial. `last_seq` is the last report in the book; reports beyond it wait for their turn."""
+
+    __tablename__ = "attempts"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    job_id: Mapped[str]
+    trial: Mapped[int]
+    number: Mapped[int]
+    worker: Mapped[str]
+    incarnation: Mapped[str]
+    device: Mapped[str]
+    devices: Mapped[int]
+    resume_from: Mapped[str | None]
+    last_seq: Mapped[int] = mapped_column(BigInteger, default=0)
+    made_progress: Mapped[bool] = mapped_column(default=False)
+    reason: Mapped[str | None]
+    booked_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    sent_at: Mapped[datetime | None]
+    claimed_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        ForeignKeyConstraint(["job_id", "trial"], ["trials.job_id", "trials.number"]),
+        UniqueConstraint("job_id", "trial", "number"),
+        CheckConstraint("(finished_at IS NULL) = (reason IS NULL)", name="finished_has_reason"),
+        Index("ix_attempts_open", "worker", postgresql_where="finished_at IS NULL"),
+    )
+
+
+class Event(Base):
+    """One numbered fact about a job; the list and the stream show the same object."""
+
+    __tablename__ = "events"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    type: Mapped[str]
+    trial: Mapped[int | None]
+    level: Mapped[str]
+    message: Mapped[str]
+    data: Mapped[JsonObject]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (CheckConstraint("level IN ('info', 'warning', 'error')", name="level_known"),)
+
+
+class MetricChunk(Base):
+    """Up to 512 points of one series as arrays of equal length; steps rise strictly along a series."""
+
+    __tablename__ = "metric_chunks"
+
+    job_id: Mapped[str] = mapped_column(primary_key=True)
+    trial: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    first_step: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    last_step: Mapped[int] = mapped_column(BigInteger)
+    steps: Mapped[list[int]]
+    epochs: Mapped[list[float]]
+    times: Mapped[list[float]]
+    values: Mapped[list[float]]
+
+    __table_args__ = (
+        ForeignKeyConstraint(["job_id", "trial"], ["trials.job_id", "trials.number"]),
+        CheckConstraint(
+            "cardinality(steps) = cardinality(values) AND cardinality(steps) = cardinality(epochs)"
+            " AND cardinality(steps) = cardinality(times)",
+            name="arrays_match",
+        ),
+        CheckConstraint("first_step <= last_step", name="steps_rise"),
+    )
+
+
+class Checkpoint(Base):
+    """`path` is relative to the store; a row exists only for a checkpoint whose manifest was written."""
+
+    __tablename__ = "checkpoints"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    job_id: Mapped[str]
+    trial: Mapped[int]
+    attempt: Mapped[int]
+    path: Mapped[str]
+    step: Mapped[int] = mapped_column(BigInteger)
+    epoch: Mapped[float]
+    metrics: Mapped[JsonObject]
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str]
+    files: Mapped[JsonObject]
+    kept_because: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    deleted_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        ForeignKeyConstraint(["job_id", "trial"], ["trials.job_id", "trials.number"]),
+        UniqueConstraint("job_id", "path"),
+    )
+
+
+class Worker(Base):
+    """A host's Celery worker as last heard; `last_seen_at` is the database's time of the last new beat."""
+
+    __tablename__ = "workers"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    incarnation: Mapped[str]
+    beat: Mapped[int] = mapped_column(BigInteger)
+    host: Mapped[str]
+    device: Mapped[str]
+    device_name: Mapped[str]
+    slots: Mapped[int]
+    cores: Mapped[int]
+    memory_bytes: Mapped[int] = mapped_column(BigInteger)
+    draining: Mapped[bool]
+    attempts: Mapped[list[str]]
+    version: Mapped[str]
+    status: Mapped[str]
+    first_seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    last_seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (CheckConstraint("status IN ('online', 'suspected', 'lost')", name="status_known"),)
+
+
+class IdempotencyKey(Base):
+    """Written in the job's own transaction: either both exist or neither."""
+
+    __tablename__ = "idempotency_keys"
+
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    request_sha256: Mapped[bytes]
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -1,0 +1,69 @@
+"""Status says where a job is, reason says why. This page is the whole map from the one to the other.
+
+    queued -> preparing -> running -> succeeded | failed | cancelled
+       ^_________|____________|   on loss, shutdown of the worker, a died process
+
+Terminal states never change. `docs/job-lifecycle.md` draws it.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal, NamedTuple
+
+from training_core.wire import Reason
+
+
+class Status(StrEnum):
+    QUEUED = "queued"
+    PREPARING = "preparing"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+TERMINAL = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED})
+HELD = frozenset({Status.PREPARING, Status.RUNNING})  # an attempt holds slots
+
+Retry = Literal["never", "counted", "free"]
+
+
+class Verdict(NamedTuple):
+    """The status that a reason leads to. `counted` retries end after `losses_limit` without a new checkpoint."""
+
+    status: Status
+    retry: Retry = "never"
+
+
+REASONS: dict[Reason, Verdict] = {
+    Reason.SUBMITTED: Verdict(Status.QUEUED),
+    Reason.DISPATCHED: Verdict(Status.PREPARING),
+    Reason.TRAINING: Verdict(Status.RUNNING),
+    Reason.COMPLETED: Verdict(Status.SUCCEEDED),
+    Reason.EARLY_STOPPED: Verdict(Status.SUCCEEDED),
+    Reason.CANCELLED_BY_CLIENT: Verdict(Status.CANCELLED),
+    Reason.TIME_LIMIT: Verdict(Status.FAILED),
+    Reason.DATASET_UNREACHABLE: Verdict(Status.FAILED),
+    Reason.DATASET_FORBIDDEN: Verdict(Status.FAILED),
+    Reason.DATASET_EMPTY: Verdict(Status.FAILED),
+    Reason.DATASET_INVALID: Verdict(Status.FAILED),
+    Reason.IMAGE_CORRUPT: Verdict(Status.FAILED),
+    Reason.CREDENTIALS_UNKNOWN: Verdict(Status.FAILED),
+    Reason.UNSUPPORTED: Verdict(Status.FAILED),
+    Reason.OUT_OF_MEMORY: Verdict(Status.FAILED),
+    Reason.NO_SPACE: Verdict(Status.FAILED),
+    Reason.CHECKPOINT_INVALID: Verdict(Status.FAILED),
+    Reason.NAN_LOSS: Verdict(Status.FAILED),
+    Reason.TRAINING_ERROR: Verdict(Status.FAILED),
+    Reason.PROCESS_DIED: Verdict(Status.QUEUED, "counted"),
+    Reason.STALLED: Verdict(Status.QUEUED, "counted"),
+    Reason.WORKER_LOST: Verdict(Status.QUEUED, "counted"),
+    Reason.WORKER_SHUTDOWN: Verdict(Status.QUEUED, "free"),
+    Reason.RETRIES_EXHAUSTED: Verdict(Status.FAILED),
+}
+
+
+def actions(status: Status) -> list[str]:
+    """What a client may ask of a job in this status."""
+    return [] if status in TERMINAL else ["cancel"]

@@ -1,0 +1,37 @@
+"""Settings of the control plane, from environment variables that begin with `TRAINYARD_`."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """`database_url` is needed by api and control, `redis_url` by control alone."""
+
+    model_config = SettingsConfigDict(env_prefix="TRAINYARD_", extra="ignore", frozen=True)
+
+    database_url: SecretStr
+    redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    store: str = Field(default="file:///var/lib/trainyard/store", description="fsspec URI below which checkpoints lie")
+    store_credentials_file: Path | None = None
+    profiles_file: Path | None = Field(default=None, description="JSON list of profiles; None takes the built-in ones")
+    allowed_schemes: str = Field(default="file,s3,zip", description="URI schemes that a dataset may use")
+    body_limit_bytes: int = 1_000_000
+    receive_seconds: float = Field(default=20.0, description="a request body must have arrived within this time")
+    wait_limit_seconds: float = 60.0
+    pool_size: int = 10
+    worker_suspected_seconds: float = 5.0
+    worker_lost_seconds: float = 15.0
+    claim_seconds: float = Field(default=3.0, description="a ticket without a claim is sent again after this time")
+    losses_limit: int = Field(
+        default=3, description="lost attempts in a row without a new checkpoint before a job fails"
+    )
+    public_url: str = ""
+
+    @cached_property
+    def schemes(self) -> frozenset[str]:
+        return frozenset(scheme.strip() for scheme in self.allowed_schemes.split(","))
