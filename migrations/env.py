@@ -9,6 +9,7 @@ import os
 from logging.config import fileConfig
 
 from alembic import context
+from alembic.util import CommandError
 from sqlalchemy import create_engine, pool, text
 
 from api.book.models import Base
@@ -20,7 +21,10 @@ MIGRATION_LOCK = 7_271_001
 def run() -> None:
     if context.config.config_file_name:
         fileConfig(context.config.config_file_name, disable_existing_loggers=False)
-    engine = create_engine(os.environ["TRAINYARD_DATABASE_URL"], poolclass=pool.NullPool)
+    url = os.environ.get("TRAINYARD_DATABASE_URL")
+    if not url:
+        raise CommandError("TRAINYARD_DATABASE_URL is not set; it names the database to migrate")
+    engine = create_engine(url, poolclass=pool.NullPool)
     with engine.connect() as connection:
         connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATION_LOCK})
         connection.execute(text("SET lock_timeout = '5s'"))
