@@ -13,7 +13,6 @@ from training_core.spec import JobSpec
 
 TASK_RUN_ATTEMPT = "trainyard.run_attempt"
 REPORTS_STREAM = "trainyard:reports"  # fields: attempt, job, line
-REJECTED_STREAM = "trainyard:reports:rejected"  # lines the recorder could not read, capped
 RECORDED_HASH = "trainyard:recorded"  # attempt id -> last sequence number in the book
 WORKERS_HASH = "trainyard:workers"  # worker name -> Heartbeat
 WISHES_HASH = "trainyard:wishes"  # attempt id -> Wish

@@ -1,0 +1,66 @@
+"""Wakes waiting requests: one LISTEN connection per API process, fanned out by job.
+
+A bell carries nothing and may be lost; whoever waits looks into the book again after at most two seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import psycopg
+
+from api.book.lifecycle import JOBS_CHANNEL
+from api.settings import Settings
+
+POLL_SECONDS = 2.0
+
+log = logging.getLogger("trainyard.api")
+
+
+class Bells:
+    """`async with bells.listening(job_id) as bell: await bell.wait(…)`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._url = settings.database_url.get_secret_value().replace("postgresql+psycopg://", "postgresql://", 1)
+        self._waiting: dict[str, set[asyncio.Event]] = defaultdict(set)
+
+    @asynccontextmanager
+    async def listening(self, job_id: str) -> AsyncIterator[asyncio.Event]:
+        """An event that is set whenever the job changes; clear it before looking into the book."""
+        bell = asyncio.Event()
+        self._waiting[job_id].add(bell)
+        try:
+            yield bell
+        finally:
+            self._waiting[job_id].discard(bell)
+            if not self._waiting[job_id]:
+                del self._waiting[job_id]
+
+    async def run(self) -> None:
+        """Listen until cancelled, through every loss of the connection."""
+        while True:
+            try:
+                async with await psycopg.AsyncConnection.connect(self._url, autocommit=True, connect_timeout=5) as line:
+                    await line.execute(f"LISTEN {JOBS_CHANNEL}")
+                    self._ring_all()
+                    async for note in line.notifies():
+                        for bell in self._waiting.get(note.payload, ()):
+                            bell.set()
+            except psycopg.Error as error:
+                log.warning("bells: %s; again in 1 s", type(error).__name__)
+                await asyncio.sleep(1)
+
+    def _ring_all(self) -> None:
+        for bells in self._waiting.values():
+            for bell in bells:
+                bell.set()
+
+
+async def ring(bell: asyncio.Event, seconds: float) -> None:
+    """Wait for the bell, but no longer than `seconds`."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(bell.wait(), seconds)

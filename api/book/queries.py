@@ -1,0 +1,104 @@
+"""Reads of the book. Each takes a project where rows belong to one; nothing here writes or locks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from api.book.models import Attempt, Checkpoint, Event, Job, Worker
+from api.book.status import Status
+
+
+@dataclass(frozen=True)
+class JobFilter:
+    """Every given part narrows the list."""
+
+    statuses: Sequence[str] = ()
+    labels: Mapping[str, str] | None = None
+    ids: Sequence[str] = ()
+    name: str | None = None
+    external_id: str | None = None
+    created_after: datetime | None = None
+
+
+def job_of(session: Session, project_id: str, job_id: str) -> Job | None:
+    return session.scalars(select(Job).where(Job.id == job_id, Job.project_id == project_id)).one_or_none()
+
+
+def list_jobs(session: Session, project_id: str, narrow: JobFilter, after: str | None, limit: int) -> Sequence[Job]:
+    """Newest first, behind the job `after`; one more than `limit` tells that there is a next page."""
+    query = select(Job).where(Job.project_id == project_id)
+    if after is not None:
+        query = query.where(Job.id < after)
+    if narrow.statuses:
+        query = query.where(Job.status.in_(narrow.statuses))
+    if narrow.ids:
+        query = query.where(Job.id.in_(narrow.ids))
+    if narrow.labels:
+        query = query.where(Job.labels.contains(dict(narrow.labels)))
+    if narrow.name is not None:
+        query = query.where(Job.name.contains(narrow.name, autoescape=True))
+    if narrow.external_id is not None:
+        query = query.where(Job.external_id == narrow.external_id)
+    if narrow.created_after is not None:
+        query = query.where(Job.created_at > narrow.created_after)
+    return session.scalars(query.order_by(Job.id.desc()).limit(limit + 1)).all()
+
+
+def queue_position(session: Session, job: Job) -> int:
+    """1 for the job that is next among all queued ones."""
+    ahead = (Job.priority > job.priority) | ((Job.priority == job.priority) & (Job.id < job.id))
+    return 1 + session.execute(
+        select(func.count()).select_from(Job).where(Job.status == Status.QUEUED, ahead)
+    ).scalar_one()
+
+
+def events_after(session: Session, job_id: str, after: int, limit: int, types: Sequence[str] = ()) -> Sequence[Event]:
+    query = select(Event).where(Event.job_id == job_id, Event.seq > after)
+    if types:
+        query = query.where(Event.type.in_(types))
+    return session.scalars(query.order_by(Event.seq).limit(limit)).all()
+
+
+def checkpoints_of(session: Session, job_id: str) -> Sequence[Checkpoint]:
+    """Those that still exist, newest step first."""
+    return session.scalars(
+        select(Checkpoint)
+        .where(Checkpoint.job_id == job_id, Checkpoint.deleted_at.is_(None))
+        .order_by(Checkpoint.step.desc(), Checkpoint.attempt.desc())
+    ).all()
+
+
+def checkpoint_of(session: Session, job_id: str, checkpoint_id: str) -> Checkpoint | None:
+    return session.scalars(
+        select(Checkpoint).where(
+            Checkpoint.id == checkpoint_id, Checkpoint.job_id == job_id, Checkpoint.deleted_at.is_(None)
+        )
+    ).one_or_none()
+
+
+def best_checkpoint(session: Session, job_id: str) -> Checkpoint | None:
+    return session.scalars(
+        select(Checkpoint)
+        .where(Checkpoint.job_id == job_id, Checkpoint.deleted_at.is_(None), Checkpoint.kept_because == "best")
+        .order_by(Checkpoint.step.desc())
+        .limit(1)
+    ).first()
+
+
+def newest_attempt(session: Session, job_id: str) -> Attempt | None:
+    return session.scalars(
+        select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.booked_at.desc(), Attempt.number.desc()).limit(1)
+    ).first()
+
+
+def workers_with_attempts(session: Session) -> list[tuple[Worker, list[Attempt]]]:
+    """Every worker the book knows, each with the attempts it holds now."""
+    held: dict[str, list[Attempt]] = {}
+    for attempt in session.scalars(select(Attempt).where(Attempt.finished_at.is_(None))):
+        held.setdefault(attempt.worker, []).append(attempt)
+    return [(worker, held.get(worker.name, [])) for worker in session.scalars(select(Worker).order_by(Worker.name))]

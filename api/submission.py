@@ -1,0 +1,141 @@
+"""What `POST /v1/jobs` checks beyond the schema, and how a repeated POST finds the job it already made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from api.auth import Principal
+from api.book import lifecycle
+from api.book.models import IdempotencyKey, Job
+from api.errors import Code, Problem, invalid_request
+from api.profiles import Profiles
+from api.settings import Settings
+from training_core.spec import JobSpec
+
+
+def parse(body: bytes) -> JobSpec:
+    """The spec in a request body; raises a 400 for broken JSON and a 422 that points at each wrong place."""
+    try:
+        document = json.loads(body, object_pairs_hook=_without_duplicates)
+    except (ValueError, RecursionError) as error:
+        duplicate = str(error) if isinstance(error, _DuplicateName) else None
+        detail = duplicate or "The body is not valid JSON"
+        raise Problem(400, Code.MALFORMED_JSON, detail, hint="Send one JSON object as UTF-8") from None
+    try:
+        return JobSpec.model_validate(document)
+    except ValidationError as error:
+        faults = [{**fault, "loc": ("body", *_place(fault["loc"]))} for fault in error.errors(include_url=False)]
+        raise invalid_request(faults, _field_names(JobSpec)) from None
+
+
+class _DuplicateName(ValueError):
+    pass
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise _DuplicateName("An object in the body names a field twice")
+    return members
+
+
+def _field_names(model: type[BaseModel], prefix: str = "") -> dict[str, list[str]]:
+    """Known fields by the path of their object, for the nearest valid name."""
+    names = {prefix: list(model.model_fields)}
+    for name, info in model.model_fields.items():
+        for part in (info.annotation, *getattr(info.annotation, "__args__", ())):
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                names |= _field_names(part, f"{prefix}/{name}" if prefix else name)
+    return names
+
+
+def _place(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """A pydantic location without the names of union members, which are ours and mean nothing to a client."""
+    known: Any = _field_names(JobSpec)
+    path: list[int | str] = []
+    for index, part in enumerate(location):
+        parent = "/".join(str(step) for step in path)
+        if parent in known and part not in known[parent] and index < len(location) - 1:
+            break
+        if parent not in known and parent not in ("labels", "metadata"):
+            break
+        path.append(part)
+    return tuple(path)
+
+
+def check(spec: JobSpec, profiles: Profiles, settings: Settings) -> list[str]:
+    """What the schema cannot know. Raises a 422 for what can never run; returns warnings for what may wait."""
+    profile = spec.compute.profile
+    if profile != "auto" and profile not in profiles.by_name:
+        raise invalid_request([_fault(("compute", "profile"), profile, list(profiles.by_name))])
+    for link in spec.dataset.uri.split("::"):
+        scheme = link.partition("://")[0] if "://" in link else link
+        if scheme not in settings.schemes:
+            raise invalid_request([_fault(("dataset", "uri"), scheme, sorted(settings.schemes))])
+    warnings = []
+    stopping = spec.training.early_stopping
+    if stopping is not None and stopping.patience >= spec.training.epochs:
+        warnings.append("training.early_stopping never acts: its patience is not below training.epochs")
+    return warnings
+
+
+def _fault(place: tuple[str, ...], given: str, allowed: list[str]) -> dict[str, Any]:
+    expected = ", ".join(f"'{name}'" for name in allowed)
+    what = "profile" if place[-1] == "profile" else "URI scheme"
+    return {
+        "type": "literal_error",
+        "loc": ("body", *place),
+        "msg": f"This {what} is not offered here; it must be one of {expected}",
+        "input": given,
+        "ctx": {"expected": expected},
+    }
+
+
+def submit(session: Session, caller: Principal, spec: JobSpec, key: str | None) -> tuple[Job, bool]:
+    """Book the job, or find the one that this key made: (job, replayed).
+
+    The key's row is in the job's own transaction. A second request with the same key waits on that row until the
+    first has committed, and then finds its job; so concurrent retries make one job, whatever dies in between.
+    """
+    digest = hashlib.sha256(spec.model_dump_json().encode()).digest()
+    if key is not None and (known := _known(session, caller, key, digest)) is not None:
+        return known, True
+    try:
+        with session.begin_nested():
+            job = lifecycle.submit(session, caller.project_id, spec)
+    except IntegrityError as error:
+        if "external_id" not in str(error.orig):
+            raise
+        detail = "Another job of this project has this external_id"
+        raise Problem(409, Code.EXTERNAL_ID_TAKEN, detail, hint="GET /v1/jobs?external_id=… finds it") from None
+    if key is None:
+        return job, False
+    row = {"project_id": caller.project_id, "key": key, "request_sha256": digest, "job_id": job.id}
+    written = session.execute(insert(IdempotencyKey).values(**row).on_conflict_do_nothing().returning(IdempotencyKey.key))
+    if written.first() is not None:
+        return job, False
+    session.rollback()  # the twin was first: leave no second job
+    found = _known(session, caller, key, digest)
+    if found is None:
+        raise Problem(409, Code.IDEMPOTENCY_KEY_REUSED, "A request with this key is in flight", retryable=True)
+    return found, True
+
+
+def _known(session: Session, caller: Principal, key: str, digest: bytes) -> Job | None:
+    row = session.scalars(
+        select(IdempotencyKey).where(IdempotencyKey.project_id == caller.project_id, IdempotencyKey.key == key)
+    ).one_or_none()
+    if row is None:
+        return None
+    if row.request_sha256 != digest:
+        detail = "This Idempotency-Key was used for a different body"
+        raise Problem(422, Code.IDEMPOTENCY_KEY_REUSED, detail, hint="Use a new key for a new job")
+    return session.get_one(Job, row.job_id)
