@@ -119,7 +119,9 @@ def submit(session: Session, caller: Principal, spec: JobSpec, key: str | None) 
     if key is None:
         return job, False
     row = {"project_id": caller.project_id, "key": key, "request_sha256": digest, "job_id": job.id}
-    written = session.execute(insert(IdempotencyKey).values(**row).on_conflict_do_nothing().returning(IdempotencyKey.key))
+    written = session.execute(
+        insert(IdempotencyKey).values(**row).on_conflict_do_nothing().returning(IdempotencyKey.key)
+    )
     if written.first() is not None:
         return job, False
     session.rollback()  # the twin was first: leave no second job

@@ -52,9 +52,10 @@ def list_jobs(session: Session, project_id: str, narrow: JobFilter, after: str |
 def queue_position(session: Session, job: Job) -> int:
     """1 for the job that is next among all queued ones."""
     ahead = (Job.priority > job.priority) | ((Job.priority == job.priority) & (Job.id < job.id))
-    return 1 + session.execute(
-        select(func.count()).select_from(Job).where(Job.status == Status.QUEUED, ahead)
-    ).scalar_one()
+    return (
+        1
+        + session.execute(select(func.count()).select_from(Job).where(Job.status == Status.QUEUED, ahead)).scalar_one()
+    )
 
 
 def events_after(session: Session, job_id: str, after: int, limit: int, types: Sequence[str] = ()) -> Sequence[Event]:
@@ -92,7 +93,10 @@ def best_checkpoint(session: Session, job_id: str) -> Checkpoint | None:
 
 def newest_attempt(session: Session, job_id: str) -> Attempt | None:
     return session.scalars(
-        select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.booked_at.desc(), Attempt.number.desc()).limit(1)
+        select(Attempt)
+        .where(Attempt.job_id == job_id)
+        .order_by(Attempt.booked_at.desc(), Attempt.number.desc())
+        .limit(1)
     ).first()
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -18,7 +17,7 @@ from api.bells import ring
 from api.book import lifecycle, queries
 from api.book.database import Sessions
 from api.book.models import Job
-from api.book.status import TERMINAL, Status
+from api.book.status import TERMINAL
 from api.deps import BellsOf, Caller, ProfilesOf, SessionsOf, SettingsOf
 from api.errors import Code, Problem, not_found
 from api.profiles import Profiles
@@ -26,8 +25,11 @@ from training_core.spec import JobSpec
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
-_BODY = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/JobSpec"}}}}}
-Key = Annotated[str | None, Header(min_length=1, max_length=255, description="retries with the same key get the same job")]
+_SPEC = {"application/json": {"schema": {"$ref": "#/components/schemas/JobSpec"}}}
+_BODY = {"requestBody": {"required": True, "content": _SPEC}}
+Key = Annotated[
+    str | None, Header(min_length=1, max_length=255, description="retries with the same key get the same job")
+]
 
 
 @router.post("", status_code=202, response_model=schemas.JobAnswer, openapi_extra=_BODY)
@@ -49,7 +51,7 @@ async def submit(
 def _submit(sessions: Sessions, caller: Principal, profiles: Profiles, spec: JobSpec, key: str | None) -> Response:
     with sessions.begin() as session:
         job, replayed = submission.submit(session, caller, spec, key)
-        response = _answer(render.job(session, job, profiles), job.version, 202)
+        response = _answer(render.job(session, job, profiles), _etag(job.version), 202)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     if replayed:
         response.headers["Idempotency-Replayed"] = "true"
@@ -103,28 +105,31 @@ async def read(
     """One job. With `wait`, the answer comes when the job changed (or ended), or when the time is over."""
     deadline = asyncio.get_running_loop().time() + min(wait, settings.wait_limit_seconds)
 
-    def look(known: str | None) -> Response:
+    def look() -> _Look:
         with sessions() as session:
             job = _job(queries.job_of(session, caller.project_id, job_id))
-            over = job.status in TERMINAL
-            changed = known is not None and _etag(job.version) != known
-            return _answer(render.job(session, job, profiles), job.version, 200, ready=over or (
-                changed and until == "change"))  # fmt: skip
+            return _Look(_etag(job.version), job.status in TERMINAL, render.job(session, job, profiles))
 
-    response = await run_in_threadpool(look, if_none_match)
-    known = if_none_match or response.headers["etag"]
     async with bells.listening(job_id) as bell:
-        while response.headers["x-ready"] == "no" and not AppStatus.should_exit:
+        seen = await run_in_threadpool(look)
+        known = if_none_match or seen.etag
+        while not seen.terminal and not (until == "change" and seen.etag != known) and not AppStatus.should_exit:
             remaining = deadline - asyncio.get_running_loop().time()
             if remaining <= 0:
                 break
             await ring(bell, min(remaining, 1.0))
             bell.clear()
-            response = await run_in_threadpool(look, known)
-    del response.headers["x-ready"]
-    if if_none_match is not None and response.headers["etag"] == if_none_match:
-        return Response(status_code=304, headers={"ETag": if_none_match, "Retry-After": response.headers["retry-after"]})
-    return response
+            seen = await run_in_threadpool(look)
+    answer = _answer(seen.job, seen.etag, 200)
+    if seen.etag == if_none_match:
+        return Response(status_code=304, headers={name: answer.headers[name] for name in ("etag", "retry-after")})
+    return answer
+
+
+class _Look(NamedTuple):
+    etag: str
+    terminal: bool
+    job: schemas.JobAnswer
 
 
 @router.post("/{job_id}/cancel", status_code=202, response_model=schemas.JobAnswer)
@@ -140,8 +145,7 @@ def cancel(job_id: str, sessions: SessionsOf, caller: Caller, profiles: Profiles
             ) from None
         session.flush()
         session.refresh(job)
-        response = _answer(render.job(session, job, profiles), job.version, 202)
-    del response.headers["x-ready"]
+        response = _answer(render.job(session, job, profiles), _etag(job.version), 202)
     return response
 
 
@@ -155,7 +159,8 @@ def _etag(version: int) -> str:
     return f'W/"v{version}"'
 
 
-def _answer(answer: schemas.JobAnswer, version: int, status: int, *, ready: bool = False) -> Response:
-    pause = {Status.QUEUED: 5, Status.PREPARING: 2, Status.RUNNING: 2}.get(Status(answer.status), 3600)
-    headers = {"ETag": _etag(version), "Retry-After": str(pause), "x-ready": "yes" if ready else "no"}
-    return Response(answer.model_dump_json(), status, headers, "application/json")
+def _answer(job: schemas.JobAnswer, etag: str, status: int) -> Response:
+    """The job with its ETag; `Retry-After` says when it is worth asking again."""
+    pause_seconds = {"queued": 5, "preparing": 2, "running": 2}.get(job.status, 3600)
+    headers = {"ETag": etag, "Retry-After": str(pause_seconds)}
+    return Response(job.model_dump_json(), status, headers, "application/json")

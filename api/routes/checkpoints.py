@@ -1,0 +1,63 @@
+"""`/v1/jobs/{id}/checkpoints`: what was kept, why, and the files themselves, with ranges."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Request
+from fastapi.responses import Response, StreamingResponse
+
+from api import render, schemas
+from api.book import queries
+from api.deps import Caller, SessionsOf
+from api.errors import not_found
+from api.store import ByteRange, Store, parse_range, pieces
+
+router = APIRouter(prefix="/v1/jobs/{job_id}/checkpoints", tags=["checkpoints"])
+
+
+@router.get("", response_model=schemas.Page[schemas.CheckpointAnswer])
+def list_checkpoints(job_id: str, sessions: SessionsOf, caller: Caller) -> schemas.Page[schemas.CheckpointAnswer]:
+    """Complete checkpoints that still exist, newest step first."""
+    with sessions() as session:
+        if queries.job_of(session, caller.project_id, job_id) is None:
+            raise not_found("job")
+        data = [render.checkpoint(row) for row in queries.checkpoints_of(session, job_id)]
+    return schemas.Page(data=data, has_more=False)
+
+
+@router.get("/{checkpoint_id}", response_model=schemas.CheckpointAnswer)
+def read_checkpoint(job_id: str, checkpoint_id: str, sessions: SessionsOf, caller: Caller) -> schemas.CheckpointAnswer:
+    """One checkpoint, with its files and their sizes."""
+    with sessions() as session:
+        job = queries.job_of(session, caller.project_id, job_id)
+        row = queries.checkpoint_of(session, job_id, checkpoint_id) if job else None
+        if row is None:
+            raise not_found("checkpoint")
+        return render.checkpoint(row)
+
+
+@router.get("/{checkpoint_id}/download", response_class=StreamingResponse)
+def download(
+    request: Request, job_id: str, checkpoint_id: str, sessions: SessionsOf, caller: Caller,
+    file: Annotated[str, Query(max_length=200, description="a name out of the checkpoint's `files`")] = "model.safetensors",
+    range_header: Annotated[str | None, Header(alias="Range", max_length=100)] = None,
+) -> Response:  # fmt: skip
+    """One file of a checkpoint, the weights unless another is named; a `Range` resumes a broken download."""
+    answer = read_checkpoint(job_id, checkpoint_id, sessions, caller)
+    if file not in answer.files:
+        raise not_found(f"file in this checkpoint (it has {', '.join(sorted(answer.files))})")
+    size = answer.files[file]
+    span = parse_range(range_header, size)
+    store: Store = request.app.state.store
+    opened = store.open(answer.path, file)
+    sent = span or ByteRange(0, size)
+    headers = {
+        "Accept-Ranges": "bytes",
+        "Content-Length": str(sent.end - sent.start),
+        "Content-Disposition": f'attachment; filename="{job_id}-step-{answer.step}-{file}"',
+    }
+    if span is not None:
+        headers["Content-Range"] = f"bytes {span.start}-{span.end - 1}/{size}"
+    status = 200 if span is None else 206
+    return StreamingResponse(pieces(opened, sent), status, headers, "application/octet-stream")

@@ -1,0 +1,35 @@
+"""`/v1/jobs/{id}/metrics`: curves, columnar, thinned on the server so that spikes and NaN survive."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from api import render, schemas
+from api.book import queries, series
+from api.deps import Caller, SessionsOf
+from api.errors import not_found
+
+router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["metrics"])
+
+
+@router.get("/metrics", response_model=schemas.MetricsAnswer)
+def read_metrics(
+    job_id: str, sessions: SessionsOf, caller: Caller,
+    names: Annotated[str | None, Query(max_length=2000, description="series names with commas")] = None,
+    points: Annotated[int, Query(ge=3, le=100_000, description="about so many points of each series")] = 1000,
+    after: Annotated[int, Query(ge=-1, lt=2**63, description="only steps behind this one")] = -1,
+) -> Response:  # fmt: skip
+    """Series of the job; a thinned one keeps the lowest, the highest, the last and every non-finite value of a range."""
+    wanted = names.split(",") if names else None
+    with sessions() as session:
+        if queries.job_of(session, caller.project_id, job_id) is None:
+            raise not_found("job")
+        found = series.read(session, job_id, names=wanted, after=after, points=points)
+    answer = schemas.MetricsAnswer(
+        job_id=job_id,
+        series=[render.series(one) for one in found],
+        cursor=max((one.steps[-1] for one in found), default=None),
+    )
+    return Response(answer.model_dump_json(), media_type="application/json")
