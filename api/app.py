@@ -1,4 +1,4 @@
-"""The HTTP application: `uvicorn --factory api.app:create_app`. It talks to PostgreSQL and the store, and to no more."""
+"""The HTTP application: `uvicorn --factory api.app:create_app`. It talks to PostgreSQL and the store alone."""
 
 from __future__ import annotations
 

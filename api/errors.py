@@ -53,7 +53,7 @@ class Problem(Exception):
 
     def response(self, request: Request) -> JSONResponse:
         body = {
-            "type": f"https://trainyard.dev/errors/{self.code}",
+            "type": f"urn:trainyard:problem:{self.code}",
             "title": self.code.replace("_", " ").capitalize(),
             "status": self.status,
             "detail": self.detail,

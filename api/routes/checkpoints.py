@@ -40,7 +40,7 @@ def read_checkpoint(job_id: str, checkpoint_id: str, sessions: SessionsOf, calle
 @router.get("/{checkpoint_id}/download", response_class=StreamingResponse)
 def download(
     request: Request, job_id: str, checkpoint_id: str, sessions: SessionsOf, caller: Caller,
-    file: Annotated[str, Query(max_length=200, description="a name out of the checkpoint's `files`")] = "model.safetensors",
+    file: Annotated[str, Query(max_length=200, description="a name out of `files`")] = "model.safetensors",
     range_header: Annotated[str | None, Header(alias="Range", max_length=100)] = None,
 ) -> Response:  # fmt: skip
     """One file of a checkpoint, the weights unless another is named; a `Range` resumes a broken download."""

@@ -19,7 +19,7 @@ from api.book.database import Sessions
 from api.book.models import Job
 from api.book.status import TERMINAL
 from api.deps import BellsOf, Caller, ProfilesOf, SessionsOf, SettingsOf
-from api.errors import Code, Problem, not_found
+from api.errors import Code, Problem, invalid_request, not_found
 from api.profiles import Profiles
 from training_core.spec import JobSpec
 
@@ -91,7 +91,7 @@ def _label(item: str) -> tuple[str, str]:
     key, separator, value = item.partition(":")
     if not separator:
         fault = {"loc": ("query", "label"), "type": "value_error", "ctx": {"error": "a label filter is key:value"}}
-        raise submission.invalid_request([fault])
+        raise invalid_request([fault])
     return key, value
 
 
@@ -145,8 +145,7 @@ def cancel(job_id: str, sessions: SessionsOf, caller: Caller, profiles: Profiles
             ) from None
         session.flush()
         session.refresh(job)
-        response = _answer(render.job(session, job, profiles), _etag(job.version), 202)
-    return response
+        return _answer(render.job(session, job, profiles), _etag(job.version), 202)
 
 
 def _job(job: Job | None) -> Job:

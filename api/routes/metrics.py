@@ -21,7 +21,7 @@ def read_metrics(
     points: Annotated[int, Query(ge=3, le=100_000, description="about so many points of each series")] = 1000,
     after: Annotated[int, Query(ge=-1, lt=2**63, description="only steps behind this one")] = -1,
 ) -> Response:  # fmt: skip
-    """Series of the job; a thinned one keeps the lowest, the highest, the last and every non-finite value of a range."""
+    """Series of the job; a thinned one keeps the lowest, highest, last and every non-finite value of each range."""
     wanted = names.split(",") if names else None
     with sessions() as session:
         if queries.job_of(session, caller.project_id, job_id) is None:
