@@ -1,1 +1,1 @@
-"""The service on one machine: embedded PostgreSQL and Valkey, api, control and one worker, started and stopped together."""
+"""The service on one machine: embedded PostgreSQL and Valkey, api, control, one worker, started and ended together."""

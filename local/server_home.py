@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,11 @@ def elsewhere(data: Path) -> Path:
 def remove(data: Path) -> None:
     """Forget a cluster, wherever `settle` put it."""
     shutil.rmtree(data, ignore_errors=True)
-    shutil.rmtree(elsewhere(data), ignore_errors=True)
+    distant = elsewhere(data)
+    shutil.rmtree(distant, ignore_errors=True)
+    for folder in (distant.parent, REACHABLE):
+        with suppress(OSError):  # missing, or another cluster is still there
+            folder.rmdir()
 
 
 @contextmanager

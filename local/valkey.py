@@ -11,6 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from local.ports import free_port
 from local.postgres import Missing
@@ -80,7 +82,8 @@ class Valkey:
 
     def _wait_until_ready(self, child: Child, deadline_seconds: float = 30.0) -> None:
         deadline = time.monotonic() + deadline_seconds
-        with redis.Redis.from_url(self.url, socket_timeout=2, socket_connect_timeout=2) as client:
+        no_retry = Retry(NoBackoff(), 0)  # the client's own retries back off for seconds
+        with redis.Redis.from_url(self.url, socket_timeout=2, socket_connect_timeout=2, retry=no_retry) as client:
             while True:
                 child.check()
                 try:

@@ -102,7 +102,7 @@ def valkey_session_server(services_dir: Path) -> Iterator[Valkey]:
 
 @pytest.fixture
 def valkey_server(valkey_session_server: Valkey) -> Iterator[Valkey]:
-    """Running and empty. Its `url` stays the same over `stop()` or `kill()` and `start()`: outages are yours to make."""
+    """Running and empty. Its `url` outlives `stop()` or `kill()` followed by `start()`: outages are yours to make."""
     if not valkey_session_server.running:
         valkey_session_server.start()
     with redis.Redis.from_url(valkey_session_server.url) as client:

@@ -1,0 +1,98 @@
+"""What a person reads when the job is over."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from local.story import percent
+
+JsonObject = dict[str, Any]
+
+# What the time before each moment was spent on.
+SPENT = {
+    "dispatched": "waiting in the queue",
+    "data_ready": "reading and preparing the data",
+    "processes_up": "starting the training process",
+    "first_step": "up to the first optimizer step",
+    "finished": "training, evaluation, checkpoints",
+}
+
+
+def print_success(console: Console, job: JsonObject, checkpoint: JsonObject | None, store: Path) -> None:
+    result = job["result"] or {}
+    metrics = {name: float(value) for name, value in (result.get("metrics") or {}).items()}
+    accuracy = next((metrics[name] for name in ("test/accuracy", "validation/accuracy") if name in metrics), None)
+    headline = f"{percent(accuracy)} accuracy" if accuracy is not None else "done"
+    of = "on the test images" if "test/accuracy" in metrics else "on the validation images"
+    early = " (stopped early: no further gain)" if job["reason"] == "early_stopped" else ""
+    console.print(f"\n[bold green]{headline}[/] {of if accuracy is not None else ''}{early}", highlight=False)
+
+    facts = Table.grid(padding=(0, 2))
+    others = {name: value for name, value in metrics.items() if name != "test/accuracy"}
+    facts.add_row("metrics", escape(", ".join(_metric(name, value) for name, value in sorted(others.items()))))
+    if result.get("images_per_second"):
+        facts.add_row("speed", f"{result['images_per_second']:,.0f} images/s")
+    if checkpoint:
+        path = store / checkpoint["path"]
+        facts.add_row(
+            "checkpoint", f"{escape(_short(path))}  ({_size(checkpoint['size_bytes'])}, step {checkpoint['step']:,})"
+        )
+    console.print(facts, highlight=False, soft_wrap=True)
+    console.print(_time_table(job), highlight=False)
+
+
+def print_failure(console: Console, job: JsonObject) -> None:
+    error = job.get("error") or {}
+    console.print(f"\n[bold red]The job ended as {job['status']}[/]: {escape(str(job['reason']))}", highlight=False)
+    for part in ("message", "hint", "log_excerpt"):
+        if error.get(part):
+            console.print(f"{part.replace('_', ' ')}: {error[part]}", markup=False, highlight=False)
+
+
+def _time_table(job: JsonObject) -> Table:
+    """From the POST to the end, and below it what the training process itself counted."""
+    table = Table(box=None, padding=(0, 2, 0, 0), title="Where the time went", title_justify="left", title_style="bold")
+    table.add_column("")
+    table.add_column("seconds", justify="right")
+    table.add_column("")
+    rows = _phases(job["phases"])
+    total = sum(seconds for _, seconds in rows) or 1.0
+    for name, seconds in rows:
+        table.add_row(name, f"{seconds:.2f}", _bar(seconds / total))
+    table.add_row("[bold]POST to the end[/]", f"[bold]{total:.2f}[/]", "")
+    inner = {name: float(value) for name, value in ((job["result"] or {}).get("seconds") or {}).items()}
+    for name, seconds in sorted(inner.items(), key=lambda item: -item[1]):
+        table.add_row(f"[dim]  of it: {escape(name.replace('_', ' '))}[/]", f"[dim]{seconds:.2f}[/]", "")
+    return table
+
+
+def _phases(phases: dict[str, str | None]) -> list[tuple[str, float]]:
+    """Seconds between one moment and the next, in the order in which they came."""
+    moments = sorted((datetime.fromisoformat(text), name) for name, text in phases.items() if text)
+    rows = []
+    for (before, _), (after, name) in pairwise(moments):
+        rows.append((SPENT.get(name, name), (after - before).total_seconds()))
+    return rows
+
+
+def _bar(share: float, width: int = 24) -> str:
+    return "█" * round(share * width)
+
+
+def _metric(name: str, value: float) -> str:
+    return f"{name} {percent(value)}" if name.endswith("accuracy") else f"{name} {value:.4f}"
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 1e5 else f"{size_bytes / 1e3:.1f} kB"
+
+
+def _short(path: Path) -> str:
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -1,0 +1,179 @@
+"""All services of one machine: databases, migrations, an API key, api, control and one worker."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from local.client import Client
+from local.ports import free_port
+from local.postgres import Postgres
+from local.processes import Child, Died, start, tail
+from local.valkey import Valkey
+
+ROOT = Path(__file__).parents[1]
+WORKER_NAME = "local"
+READY_SECONDS = 90.0
+
+
+class Stack:
+    """`start()` returns when a worker is online; `stop()` ends everything in reverse order and may be called always."""
+
+    def __init__(self, state: Path, *, port: int | None, durable: bool, say: Callable[[str], None]) -> None:
+        self.state = state
+        self.say = say
+        self.store = state / "store"
+        self.logs = state / "logs"
+        self.key_file = state / "api_key"
+        self.url = f"http://127.0.0.1:{port or free_port()}"
+        self._durable = durable
+        self._servers: list[Postgres | Valkey] = []
+        self._children: list[Child] = []
+
+    def start(self) -> None:
+        self.state.mkdir(mode=0o711, parents=True, exist_ok=True)  # as root, PostgreSQL's user must pass through
+        for folder in (self.store, self.logs, self.state / "work", self.state / "cache"):
+            folder.mkdir(mode=0o700, exist_ok=True)
+        database_url, redis_url = self._database_url(), self._redis_url()
+        book = {"TRAINYARD_DATABASE_URL": database_url}
+        self.say("Migrations")
+        self._run("migrations", ["-m", "alembic", "upgrade", "head"], book)
+        self.say("Services: api, control and one worker")
+        common = {"TRAINYARD_STORE": self.store.as_uri()}
+        port = self.url.rsplit(":", 1)[1]
+        serve = ["-m", "uvicorn", "--factory", "api.app:create_app", "--host", "127.0.0.1", "--port", port]
+        self._start("api", serve, {**book, **common, "TRAINYARD_PORT": port, "TRAINYARD_PUBLIC_URL": self.url})
+        self._start("control", ["-m", "api.control"], {**book, **common, "TRAINYARD_REDIS_URL": redis_url})
+        self._start("worker", ["-m", "worker"], {**common, **self._worker_settings(), "TRAINYARD_REDIS_URL": redis_url})
+        self._wait_until_ready(book)
+
+    def stop(self) -> None:
+        """The worker goes first; it hands in what it has, then the control plane, then the databases."""
+        while self._children:
+            self._children[-1].stop()
+            self._children.pop()
+        while self._servers:
+            self._servers[-1].stop()
+            self._servers.pop()
+
+    def kill(self) -> None:
+        """Without waiting for anybody."""
+        for child in self._children:
+            child.signal(9)
+
+    def check(self) -> None:
+        """Raises `Died` when one of them no longer runs."""
+        for part in (*self._servers, *self._children):
+            part.check()
+
+    def key(self) -> str:
+        return self.key_file.read_text().strip()
+
+    def client(self) -> Client:
+        return Client(self.url, self.key())
+
+    def _database_url(self) -> str:
+        if url := os.environ.get("TRAINYARD_DATABASE_URL"):
+            self.say("PostgreSQL: the one in TRAINYARD_DATABASE_URL")
+            scheme, _, rest = url.partition("://")
+            return f"postgresql+psycopg://{rest}" if scheme in ("postgres", "postgresql") else url
+        self.say("PostgreSQL")
+        server = Postgres(self.state / "databases", durable=self._durable)
+        self._servers.append(server)
+        server.start()
+        return server.url
+
+    def _redis_url(self) -> str:
+        if url := os.environ.get("TRAINYARD_REDIS_URL"):
+            self.say("Redis: the one in TRAINYARD_REDIS_URL")
+            return url
+        self.say("Valkey")
+        server = Valkey(self.state / "databases", durable=self._durable)
+        self._servers.append(server)
+        server.start()
+        return server.url
+
+    def _worker_settings(self) -> dict[str, str]:
+        return {
+            "TRAINYARD_WORK_DIR": str(self.state / "work"),
+            "TRAINYARD_CACHE_DIR": str(self.state / "cache"),
+            "TRAINYARD_DATA_ROOTS": os.environ.get("TRAINYARD_DATA_ROOTS", str(ROOT)),
+            "TRAINYARD_WORKER_NAME": os.environ.get("TRAINYARD_WORKER_NAME", WORKER_NAME),
+        }
+
+    def _start(self, name: str, arguments: list[str], settings: dict[str, str]) -> None:
+        child = start(
+            name,
+            [sys.executable, *arguments],
+            environment=_environment(settings),
+            log=self.logs / f"{name}.log",
+            directory=ROOT,
+        )
+        self._children.append(child)
+
+    def _run(self, name: str, arguments: list[str], settings: dict[str, str]) -> None:
+        """A step that ends by itself."""
+        child = start(
+            name,
+            [sys.executable, *arguments],
+            environment=_environment(settings),
+            log=self.logs / f"{name}.log",
+            directory=ROOT,
+        )
+        self._children.append(child)
+        try:
+            code = child.popen.wait(READY_SECONDS)
+        except subprocess.TimeoutExpired:
+            code = None
+        if code != 0:
+            raise Died(f"{name} failed (exit code {code}); the end of {child.log}:\n{tail(child.log)}")
+        self._children.pop()
+
+    def _make_key(self, book: dict[str, str]) -> None:
+        """One of the same name is revoked by this; clients of `up` keep theirs as long as the book knows it."""
+        unfinished = self.key_file.with_name(".api_key.unfinished")
+        unfinished.touch(mode=0o600)
+        arguments = [sys.executable, "-m", "api.keys", "create", "--project", "default", "--name", "local"]
+        with unfinished.open("w") as output:
+            done = subprocess.run(
+                arguments,
+                cwd=ROOT,
+                env=_environment(book),
+                stdout=output,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+            )
+        if done.returncode:
+            raise Died(f"No API key could be made:\n{done.stderr}")
+        unfinished.replace(self.key_file)
+
+    def _wait_until_ready(self, book: dict[str, str]) -> None:
+        deadline = time.monotonic() + READY_SECONDS
+        if not self.key_file.exists():
+            self._make_key(book)
+        self._wait_for("The API is not ready", Client.ready, deadline)
+        with self.client() as client:
+            known = client.authenticated()
+        if not known:
+            self._make_key(book)
+        self._wait_for("No worker is online", Client.worker_online, deadline)
+
+    def _wait_for(self, complaint: str, condition: Callable[[Client], bool], deadline: float) -> None:
+        with self.client() as client:
+            while not condition(client):
+                self.check()
+                if time.monotonic() > deadline:
+                    raise Died(f"{complaint} after {READY_SECONDS:.0f} s; the logs are in {self.logs}")
+                time.sleep(0.05)
+
+
+def _environment(settings: dict[str, str]) -> dict[str, str]:
+    """Ours without any secret, plus what this one process needs."""
+    secret = {"TRAINYARD_DATABASE_URL", "TRAINYARD_REDIS_URL"}
+    inherited = {name: value for name, value in os.environ.items() if name not in secret and not name.startswith("PG")}
+    return {**inherited, "PYTHONUNBUFFERED": "1", **settings}
