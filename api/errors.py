@@ -13,7 +13,7 @@ import psycopg
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
@@ -95,6 +95,10 @@ def install(app: FastAPI) -> None:
             request
         )
 
+    def unstorable(request: Request, _: Exception) -> JSONResponse:
+        detail = "A value holds a character that cannot be stored, such as NUL"
+        return Problem(422, Code.INVALID_REQUEST, detail).response(request)
+
     def broken(request: Request, error: Exception) -> JSONResponse:
         log.error("unexpected error", exc_info=error)
         detail = "An unexpected error; the request id finds it in the server's log"
@@ -103,8 +107,9 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Problem, problem)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
-    for kind in (DBAPIError, PoolTimeout, psycopg.OperationalError):
+    for kind in (OperationalError, InterfaceError, PoolTimeout, psycopg.OperationalError):
         app.add_exception_handler(kind, unreachable)
+    app.add_exception_handler(DataError, unstorable)
     app.add_exception_handler(Exception, broken)
 
 

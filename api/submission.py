@@ -110,25 +110,28 @@ def submit(session: Session, caller: Principal, spec: JobSpec, key: str | None) 
         return known, True
     try:
         with session.begin_nested():
-            job = lifecycle.submit(session, caller.project_id, spec)
-    except IntegrityError as error:
-        if "external_id" not in str(error.orig):
+            return _book(session, caller, spec, key, digest), False
+    except (IntegrityError, _TwinWasFirst) as error:
+        if key is not None and (known := _known(session, caller, key, digest)) is not None:
+            return known, True
+        if not isinstance(error, IntegrityError) or "external_id" not in str(error.orig):
             raise
         detail = "Another job of this project has this external_id"
         raise Problem(409, Code.EXTERNAL_ID_TAKEN, detail, hint="GET /v1/jobs?external_id=… finds it") from None
-    if key is None:
-        return job, False
-    row = {"project_id": caller.project_id, "key": key, "request_sha256": digest, "job_id": job.id}
-    written = session.execute(
-        insert(IdempotencyKey).values(**row).on_conflict_do_nothing().returning(IdempotencyKey.key)
-    )
-    if written.first() is not None:
-        return job, False
-    session.rollback()  # the twin was first: leave no second job
-    found = _known(session, caller, key, digest)
-    if found is None:
-        raise Problem(409, Code.IDEMPOTENCY_KEY_REUSED, "A request with this key is in flight", retryable=True)
-    return found, True
+
+
+class _TwinWasFirst(Exception):
+    """Another request with this key committed while we waited; the savepoint takes our job back."""
+
+
+def _book(session: Session, caller: Principal, spec: JobSpec, key: str | None, digest: bytes) -> Job:
+    job = lifecycle.submit(session, caller.project_id, spec)
+    if key is not None:
+        row = {"project_id": caller.project_id, "key": key, "request_sha256": digest, "job_id": job.id}
+        statement = insert(IdempotencyKey).values(**row).on_conflict_do_nothing().returning(IdempotencyKey.key)
+        if session.execute(statement).first() is None:
+            raise _TwinWasFirst
+    return job
 
 
 def _known(session: Session, caller: Principal, key: str, digest: bytes) -> Job | None:

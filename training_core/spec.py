@@ -24,7 +24,7 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"
 SecretName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 ProfileName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 LabelKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
-LabelValue = Annotated[str, StringConstraints(max_length=256)]
+LabelValue = Annotated[str, StringConstraints(max_length=256, pattern=r"^[^\x00-\x1f]*$")]
 Fraction = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 
 
@@ -65,7 +65,9 @@ class Dataset(Part):
             if separator and "@" in rest.split("/", 1)[0]:
                 raise ValueError("credentials do not belong in a URI; name a secret in dataset.credentials instead")
         if not any("://" in link for link in uri.split("::")):
-            raise ValueError("a dataset URI starts with its scheme, for example s3://bucket/pets/ or file:///data/pets/")
+            raise ValueError(
+                "a dataset URI starts with its scheme, for example s3://bucket/pets/ or file:///data/pets/"
+            )
         return uri
 
 

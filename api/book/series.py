@@ -107,7 +107,7 @@ def read(
 def heads(session: Session, job_id: str) -> dict[str, int]:
     """The last step of each series of a job's first trial, without reading a point."""
     query = select(MetricChunk.name, func.max(MetricChunk.last_step)).where(MetricChunk.job_id == job_id)
-    return dict(session.execute(query.group_by(MetricChunk.name).order_by(MetricChunk.name)).tuples().all())
+    return dict(session.execute(query.group_by(MetricChunk.name).order_by(MetricChunk.name)).all())
 
 
 def _thin(series: Series, points: int) -> None:

@@ -118,13 +118,10 @@ def _ticket(attempt: Attempt, spec: JobSpec) -> Ticket:
 
 def _free_slots(session: Session) -> dict[Worker, int]:
     """Slots that each live worker can lend now, by the book's own count of what it gave away."""
-    held: dict[str, int] = dict(
-        session.execute(
-            select(Attempt.worker, func.sum(Attempt.devices))
-            .where(Attempt.finished_at.is_(None))
-            .group_by(Attempt.worker)
-        ).tuples()
+    given = (
+        select(Attempt.worker, func.sum(Attempt.devices)).where(Attempt.finished_at.is_(None)).group_by(Attempt.worker)
     )
+    held: dict[str, int] = dict(session.execute(given).all())
     workers: Iterable[Worker] = session.scalars(
         select(Worker).where(Worker.status == "online", Worker.draining.is_(False)).order_by(Worker.name)
     )

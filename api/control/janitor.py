@@ -128,7 +128,7 @@ class Janitor:
         with self._sessions.begin() as session:
             rows = select(Attempt.id, Attempt.finished_at, Job.finished_at < func.now() - REMEMBER)
             rows = rows.join(Job, Job.id == Attempt.job_id).where(Attempt.id.in_(running | noted))
-            known = session.execute(rows).tuples().all()
+            known = session.execute(rows).all()
         ended = {attempt_id for attempt_id, finished_at, _ in known if finished_at is not None}
         if abandoned := running & ended:
             self._redis.hset(WISHES_HASH, mapping=dict.fromkeys(abandoned, Wish.ABANDON.value))
