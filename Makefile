@@ -45,8 +45,13 @@ lock:           ## resolve pyproject.toml into exact versions with hashes (needs
 clean:          ## remove the environment and all local state
 	rm -rf $(VENV) .trainyard
 
-# The environment is rebuilt when the lock changes. Nothing is installed outside .venv.
+# The environment is rebuilt when the lock changes. Nothing is installed outside .venv. Ctrl-C leaves no stack trace,
+# and an environment whose creation was cut short is made anew.
+QUIET_INTERRUPT := import runpy, signal, sys; signal.signal(signal.SIGINT, lambda *_: sys.exit(130));
 $(READY): requirements/all.txt
-	@test -x $(BIN)/python || { echo "Creating the environment in $(VENV) (PyTorch is a large download; once only)"; $(PYTHON) -m venv $(VENV); }
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/all.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Trainyard needs Python 3.11 or newer: make PYTHON=/path/to/python3 …"; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { echo "Creating the environment in $(VENV) (PyTorch is a large download; once only)"; \
+	  $(PYTHON) -c '$(QUIET_INTERRUPT) runpy.run_module("venv", run_name="__main__")' --clear $(VENV); }
+	@$(BIN)/python -c '$(QUIET_INTERRUPT) runpy.run_module("pip", run_name="__main__", alter_sys=True)' \
+	  install -q --disable-pip-version-check --require-hashes -r requirements/all.txt
 	@touch $@

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import queue
+import threading
+import time
 import uuid
 from collections.abc import Iterator
 from types import TracebackType
@@ -11,6 +14,7 @@ from typing import Any
 import httpx2
 
 JsonObject = dict[str, Any]
+IDLE_SECONDS = 0.5
 STREAM_SILENCE_SECONDS = 20.0  # the server sends a sign of life every 15 s
 
 
@@ -58,7 +62,34 @@ class Client:
         return data
 
     def follow(self, job_id: str) -> Iterator[tuple[str, JsonObject]]:
-        """(event, data) of the job's stream until its `done`; takes up a broken connection where it ended."""
+        """(event, data) of the job's stream until its `done`; takes up a broken connection where it ended.
+
+        Every `IDLE_SECONDS` without news an ("idle", {}) comes instead, so that the reader can look after other things.
+        A thread of its own reads, as the server's signs of life keep a silent stream from timing out.
+        """
+        news: queue.Queue[tuple[str, JsonObject] | BaseException | None] = queue.Queue()
+        threading.Thread(target=self._read_stream, args=(job_id, news), name="stream", daemon=True).start()
+        while True:
+            try:
+                message = news.get(timeout=IDLE_SECONDS)
+            except queue.Empty:
+                yield "idle", {}
+                continue
+            if message is None:
+                return
+            if isinstance(message, BaseException):
+                raise message
+            yield message
+
+    def _read_stream(self, job_id: str, news: queue.Queue[tuple[str, JsonObject] | BaseException | None]) -> None:
+        try:
+            for message in self._messages(job_id):
+                news.put(message)
+            news.put(None)
+        except Exception as problem:  # noqa: BLE001  raised again where the stream is read
+            news.put(problem)
+
+    def _messages(self, job_id: str) -> Iterator[tuple[str, JsonObject]]:
         last_id = ""
         timeout = httpx2.Timeout(10.0, read=STREAM_SILENCE_SECONDS)
         while True:
@@ -76,7 +107,7 @@ class Client:
                             return
                         yield message.event, json.loads(message.data or "{}")
             except httpx2.TransportError:
-                yield "disconnected", {}
+                time.sleep(IDLE_SECONDS)
 
     def _get(self, path: str) -> JsonObject:
         return _content(self._http.get(path))

@@ -59,7 +59,7 @@ def _run(stack: Stack, screen: Screen) -> int:
     spec = json.loads(EXAMPLE.read_text())
     with screen:
         stack.start()
-        screen.line(f"PostgreSQL, Valkey, api, control and one worker are up at {stack.url}")
+        screen.line(f"Databases, api, control and one worker are up at {stack.url}")
         with stack.client() as client:
             job_id = client.submit(spec)["id"]
             screen.line(f"POST /v1/jobs ({EXAMPLE.relative_to(ROOT)}) -> {job_id}")
@@ -79,7 +79,7 @@ def _follow(client: Client, job_id: str, stack: Stack, screen: Screen) -> None:
     story = Story()
     screen.show(story)
     for event, data in client.follow(job_id):
-        if event == "disconnected":
+        if event == "idle":
             stack.check()
             continue
         for line in story.tell(event, data):

@@ -34,17 +34,15 @@ def print_success(console: Console, job: JsonObject, checkpoint: JsonObject | No
     early = " (stopped early: no further gain)" if job["reason"] == "early_stopped" else ""
     console.print(f"\n[bold green]{headline}[/] {of if accuracy is not None else ''}{early}", highlight=False)
 
-    facts = Table.grid(padding=(0, 2))
-    others = {name: value for name, value in metrics.items() if name != "test/accuracy"}
-    facts.add_row("metrics", escape(", ".join(_metric(name, value) for name, value in sorted(others.items()))))
+    facts = [", ".join(_metric(name, value) for name, value in sorted(metrics.items()) if name != "test/accuracy")]
     if result.get("images_per_second"):
-        facts.add_row("speed", f"{result['images_per_second']:,.0f} images/s")
+        facts.append(f"{result['images_per_second']:,.0f} images/s over the whole training")
     if checkpoint:
-        path = store / checkpoint["path"]
-        facts.add_row(
-            "checkpoint", f"{escape(_short(path))}  ({_size(checkpoint['size_bytes'])}, step {checkpoint['step']:,})"
-        )
-    console.print(facts, highlight=False, soft_wrap=True)
+        size = f"{_size(checkpoint['size_bytes'])}, step {checkpoint['step']:,}"
+        facts.append(f"checkpoint {_short(store / checkpoint['path'])} ({size})")
+    for line in facts:
+        console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+    console.print()
     console.print(_time_table(job), highlight=False)
 
 

@@ -44,7 +44,9 @@ class Screen:
 
     def line(self, text: str) -> None:
         """A line that stays, with the seconds since the start before it."""
-        self.console.print(f"{time.monotonic() - self._began:6.1f} s  {text}", markup=False, highlight=False)
+        self.console.print(
+            f"{time.monotonic() - self._began:6.1f} s  {text}", markup=False, highlight=False, soft_wrap=True
+        )
 
     def step(self, text: str) -> None:
         """What is being started right now."""

@@ -19,6 +19,14 @@ TOLD = {
     "worker.lost",
 }
 
+PLANNED = {
+    "model": "model.name",
+    "batch size": "training.batch_size",
+    "optimizer": "training.optimizer.name",
+    "learning rate": "training.optimizer.learning_rate",
+    "precision": "compute.precision",
+}
+
 
 @dataclass
 class Story:
@@ -87,8 +95,7 @@ class Story:
 
 def _plan(message: str, details: JsonObject) -> str:
     resolved = details.get("resolved") or {}
-    shown = ("model.name", "training.batch_size", "training.optimizer.name", "compute.precision")
-    choices = ", ".join(f"{name.rsplit('.', 1)[-1]} {resolved[name]}" for name in shown if name in resolved)
+    choices = ", ".join(f"{word} {resolved[path]}" for word, path in PLANNED.items() if path in resolved)
     return f"{message}: {choices}" if choices else message
 
 
