@@ -1,0 +1,50 @@
+"""`python -m worker`: takes tickets until SIGTERM; then every run writes a checkpoint and is handed back."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from celery.signals import worker_shutting_down
+
+from training_core.wire import host_queue
+from worker.app import make_app
+from worker.heartbeat import Heart
+from worker.host import Host
+from worker.settings import Settings
+
+DRAIN_SECONDS = 10.0
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s %(message)s")
+    settings = Settings()
+    host = Host(settings)
+    heart = Heart(host)
+
+    def drain(**_: Any) -> None:
+        host.drain()
+
+    worker_shutting_down.connect(drain, weak=False)
+    worker = make_app(host).Worker(
+        pool="threads",
+        concurrency=host.devices.slots,
+        queues=[host_queue(settings.worker_name)],
+        hostname=f"{settings.worker_name}@trainyard",
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        quiet=True,
+        loglevel="INFO",
+    )
+    host.journal.start()
+    heart.start()
+    worker.start()
+    if not host.journal.stop(DRAIN_SECONDS):
+        logging.getLogger("trainyard.worker").warning("some reports stay in their files until the next start")
+    heart.stop()
+    raise SystemExit(worker.exitcode)
+
+
+if __name__ == "__main__":
+    main()

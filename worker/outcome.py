@@ -1,0 +1,93 @@
+"""One place turns how a training process ended into the one report that the book gets."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from pathlib import Path
+
+from training_core.events import Finished
+from training_core.rundir import Outcome
+from training_core.wire import Reason
+
+EXCERPT_BYTES = 2000
+
+_SECRETS = re.compile(
+    r"(?i)(://)[^/\s@]+@|\b(AKIA[0-9A-Z]{12,}|ty_[0-9A-Z]{26}_\S+)"
+    r"|\b((?:aws_)?(?:secret|token|password|passwd|authorization|api_?key|access_?key|key)\w*[\"']?\s*[=:]\s*)\S+"
+)
+
+
+class Cause(StrEnum):
+    """Why the worker itself ended a run, if it did."""
+
+    CANCELLED = "cancelled"
+    TIME_LIMIT = "time_limit"
+    SHUTDOWN = "shutdown"
+    STALLED = "stalled"
+    ABANDONED = "abandoned"
+
+
+CAUSE_REASONS = {
+    Cause.CANCELLED: Reason.CANCELLED_BY_CLIENT,
+    Cause.TIME_LIMIT: Reason.TIME_LIMIT,
+    Cause.SHUTDOWN: Reason.WORKER_SHUTDOWN,
+    Cause.STALLED: Reason.STALLED,
+}
+CAUSE_MESSAGES = {
+    Cause.TIME_LIMIT: "The job reached compute.max_hours; its last checkpoint is kept",
+    Cause.STALLED: "The training made no report for too long and was ended",
+    Cause.SHUTDOWN: "The worker is shutting down",
+}
+
+
+def settle(
+    exit_code: int, outcome: Outcome | None, cause: Cause | None, *, out_of_memory: bool, log: Path
+) -> Finished | None:
+    """The attempt's last report; None when the book has given the attempt up and wants to hear nothing."""
+    match outcome, cause:
+        case _, Cause.ABANDONED:
+            return None
+        case Outcome(result="completed"), _:
+            return Finished(reason=outcome.reason or Reason.COMPLETED, phase=outcome.phase, exit_code=exit_code)
+        case Outcome(result="stopped"), Cause():
+            message = CAUSE_MESSAGES.get(cause)
+            return Finished(reason=CAUSE_REASONS[cause], phase=outcome.phase, message=message, exit_code=exit_code)
+        case Outcome(result="failed"), _:
+            told = {name: getattr(outcome, name) for name in ("phase", "message", "hint", "rank")}
+            reason = outcome.reason or Reason.TRAINING_ERROR
+            return Finished(reason=reason, exit_code=exit_code, log_excerpt=excerpt(log), **told)
+        case _, Cause():
+            reason, message = CAUSE_REASONS[cause], CAUSE_MESSAGES.get(cause)
+        case _ if out_of_memory:
+            reason, message = Reason.OUT_OF_MEMORY, "The host's memory was used up and the kernel ended the training"
+        case _:
+            reason, message = Reason.PROCESS_DIED, f"The training process ended without a word ({_ending(exit_code)})"
+    return Finished(reason=reason, phase="running", message=message, exit_code=exit_code, log_excerpt=excerpt(log))
+
+
+def _ending(exit_code: int) -> str:
+    return f"signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
+
+
+def excerpt(log: Path) -> str | None:
+    """The end of the log without anything that looks like a credential."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - EXCERPT_BYTES))
+            text = file.read().decode(errors="replace")
+    except FileNotFoundError:
+        return None
+    return redact(text).replace("\x00", "") or None
+
+
+def redact(text: str) -> str:
+    return _SECRETS.sub(lambda found: f"{found[1] or found[3] or ''}***{'@' if found[1] else ''}", text)
+
+
+def oom_kills() -> int:
+    """Processes that the kernel ended for want of memory since boot."""
+    for line in Path("/proc/vmstat").read_text().splitlines():
+        if line.startswith("oom_kill "):
+            return int(line.split()[1])
+    return 0

@@ -1,0 +1,45 @@
+"""Settings of a worker, from variables that begin with `TRAINYARD_`. There is no database URL among them."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+def _host_name() -> str:
+    return re.sub(r"[^a-z0-9-]+", "-", socket.gethostname().lower()).strip("-") or "worker"
+
+
+class Settings(BaseSettings):
+    """`slots` of 0 takes one for each GPU, or a single one for all cores of a host without."""
+
+    model_config = SettingsConfigDict(env_prefix="TRAINYARD_", extra="ignore", frozen=True)
+
+    redis_url: SecretStr
+    store: str = Field(description="fsspec URI below which checkpoints are written")
+    worker_name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", default_factory=_host_name)]
+    work_dir: Path = Path(".trainyard/work")
+    cache_dir: Path = Path(".trainyard/cache")
+    data_roots: Annotated[list[Path], NoDecode] = Field(default_factory=list, description="separated like PATH")
+    credentials_file: Path | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    slots: int = Field(default=0, ge=0, le=64)
+    stop_grace_seconds: float = Field(default=120.0, description="for the checkpoint after a stop was asked for")
+    term_grace_seconds: float = Field(default=15.0, description="between SIGTERM and SIGKILL")
+    stall_seconds: float = Field(default=1800.0, description="without a new report before a run counts as stalled")
+
+    @field_validator("data_roots", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return [part for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
+
+    @field_validator("work_dir", "cache_dir")
+    @classmethod
+    def _absolute(cls, path: Path) -> Path:
+        return path.absolute()
