@@ -1,0 +1,1 @@
+"""From a dataset URI to batches of uint8 images."""

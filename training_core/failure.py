@@ -1,0 +1,64 @@
+"""Why a run ends `failed`: one error class that carries the machine-readable reason, and the map from any error to it."""
+
+from __future__ import annotations
+
+import errno
+import traceback
+
+from training_core.rundir import Outcome
+from training_core.wire import Reason
+
+MESSAGE_CHARACTERS = 400
+
+
+class Failed(Exception):
+    """Raised where the cause is known. `message` names the file or the part of the URI, never a credential."""
+
+    def __init__(self, reason: Reason, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.hint = hint
+
+
+class StopRequested(Exception):
+    """The stop file appeared while there was nothing to checkpoint yet."""
+
+
+def outcome_of(error: BaseException, *, phase: str, step: int, rank: int | None) -> Outcome:
+    """The outcome that `error` stands for; unknown errors become `training_error` with their own words and place."""
+    if isinstance(error, StopRequested):
+        return Outcome(result="stopped", phase=phase, step=step, rank=rank)
+    if isinstance(error, Failed):
+        reason, message, hint = error.reason, error.message, error.hint
+    else:
+        reason, message, hint = _explain(error)
+    return Outcome(
+        result="failed",
+        reason=reason,
+        phase=phase,
+        step=step,
+        message=message[:MESSAGE_CHARACTERS],
+        hint=hint,
+        rank=rank,
+    )
+
+
+def _explain(error: BaseException) -> tuple[Reason, str, str | None]:
+    if is_out_of_memory(error):
+        return Reason.OUT_OF_MEMORY, "the device ran out of memory", "lower training.batch_size or training.image_size"
+    if isinstance(error, MemoryError):
+        return Reason.OUT_OF_MEMORY, "the host ran out of memory", "lower training.batch_size or training.image_size"
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return Reason.NO_SPACE, f"no space left on the device ({error.filename or 'run'})", "free some disk space"
+    return Reason.TRAINING_ERROR, f"{type(error).__name__}: {error} ({_place(error)})", None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """True for torch's own error, without importing torch where nothing has imported it yet."""
+    return any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
+
+
+def _place(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno}" if frames else "unknown place"

@@ -1,0 +1,26 @@
+"""A training process never outlives the process that started it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+
+PR_SET_PDEATHSIG = 1
+
+
+def end_with_parent(parent_pid_variable: str) -> None:
+    """Have the kernel kill this process when its parent dies (Linux; elsewhere nothing happens).
+
+    `parent_pid_variable` names the environment variable in which the parent left its own process id. The check behind
+    the call closes the gap in which the parent died before the kernel knew of our wish.
+    """
+    expected = os.environ.pop(parent_pid_variable, None)
+    if expected is None or sys.platform != "linux":
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    if os.getppid() != int(expected):
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,38 @@
+"""Everything about a training that changes, besides tensors. A checkpoint holds all of it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from training_core.early_stop import EarlyStop
+
+
+@dataclass
+class TrainState:
+    """`step` counts optimizer steps; epoch, position in the epoch, learning rate and random numbers follow from it.
+
+    `kept` names the checkpoints that may exist in the store, also those of earlier attempts.
+    """
+
+    step: int = 0
+    images_seen: int = 0
+    elapsed_seconds: float = 0.0
+    early_stop: EarlyStop = field(default_factory=EarlyStop)
+    early_stopped: bool = False
+    best: float | None = None
+    best_step: int = 0
+    best_metrics: dict[str, float] = field(default_factory=dict)
+    best_checkpoint: str | None = None
+    latest_metrics: dict[str, float] = field(default_factory=dict)
+    last_checkpoint: str | None = None
+    non_finite_losses: int = 0
+    kept: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_json(content: dict[str, Any]) -> TrainState:
+        """Raises `TypeError` for content that is not a state."""
+        return TrainState(**{**content, "early_stop": EarlyStop(**content["early_stop"])})
