@@ -40,6 +40,8 @@ benchmark: $(READY)  ## phases from POST to the first optimizer step, beside pla
 lock:           ## resolve pyproject.toml into exact versions with hashes (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --extra api pyproject.toml -o requirements/api.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --extra worker pyproject.toml -o requirements/worker.txt
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --extra worker pyproject.toml -o requirements/worker-without-torch.txt \
+	  $$(grep -oE '^(torch|torchvision|triton|nvidia-[a-z0-9-]+|cuda-[a-z-]+)(\[[a-z,]+\])?==' requirements/worker.txt | sed -E 's/(\[.*\])?==//; s/^/--no-emit-package /')
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --all-extras pyproject.toml -o requirements/all.txt
 
 clean:          ## remove the environment and all local state
