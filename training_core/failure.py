@@ -1,4 +1,4 @@
-"""Why a run ends `failed`: one error class that carries the machine-readable reason, and the map from any error to it."""
+"""Why a run ends `failed`: an error class with its machine-readable reason, and the map from any error to it."""
 
 from __future__ import annotations
 

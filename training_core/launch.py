@@ -1,6 +1,7 @@
 """Starts an attempt on this host: `python -m training_core.launch RUN_DIR`. This is what the worker runs.
 
-The data is prepared before any rank exists. One device trains in this process; several are ranks under torchrun's agent.
+The data is prepared before any rank exists. One device trains in this process; several are
+ranks under torchrun's agent.
 """
 
 from __future__ import annotations

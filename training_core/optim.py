@@ -26,7 +26,10 @@ def make_optimizer(model: nn.Module, plan: Plan) -> torch.optim.Optimizer:
 
 
 def learning_rate_at(step: int, plan: Plan) -> float:
-    """The rate for the step after `step` steps: linear warm-up, then cosine to zero (Loshchilov & Hutter 2017) or flat."""
+    """The rate for the step after `step` steps: linear warm-up, then flat or a cosine to zero.
+
+    The cosine is equation 5 of Loshchilov & Hutter 2017 without restarts.
+    """
     if step < plan.warmup_steps:
         return plan.learning_rate * (step + 1) / plan.warmup_steps
     if plan.schedule == "constant":

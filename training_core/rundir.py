@@ -1,12 +1,12 @@
 """The folder through which the worker and the training processes talk. Torch-free.
 
-    spec.json       RunSpec, written by the worker (or by hand: `python -m training_core.train RUN_DIR` needs no more)
-    events.jsonl    reports in one sequence (see `events.py`): the worker's `claimed` first, then rank 0 of the training,
-                    and when that has ended the worker's `finished`; never two writers at once. It is the spool from
-                    which the worker's journal sends
-    outcome.json    Outcome, written once, atomically, by the run
-    stop            exists: please checkpoint and end
-    log.txt         standard output and error of all ranks
+spec.json       RunSpec, written by the worker (or by hand: `python -m training_core.train RUN_DIR` needs no more)
+events.jsonl    reports in one sequence (see `events.py`): the worker's `claimed` first, then rank 0 of the training,
+                and when that has ended the worker's `finished`; never two writers at once. It is the spool from
+                which the worker's journal sends
+outcome.json    Outcome, written once, atomically, by the run
+stop            exists: please checkpoint and end
+log.txt         standard output and error of all ranks
 """
 
 from __future__ import annotations

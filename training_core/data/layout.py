@@ -42,9 +42,10 @@ def read_layout(entries: Sequence[Entry], uri: str) -> Layout:
     if not images:
         raise Failed(Reason.DATASET_EMPTY, f"there are no images at {uri}", HINT)
     prefix = _common_folder(images)
+    split_folders = _has_split_folders(images, prefix)
     placed = []
     for path in images:
-        place = _place(path.removeprefix(prefix), split_folders=_has_split_folders(images, prefix))
+        place = _place(path.removeprefix(prefix), split_folders=split_folders)
         if place is None:
             ignored.append({"path": path, "reason": "in_no_class_folder"})
         else:
