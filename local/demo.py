@@ -26,6 +26,7 @@ STATE = ROOT / ".trainyard" / "demo"
 DATABASE = STATE / "databases" / "postgres"
 EXAMPLE = ROOT / "examples" / "fashion-mnist.json"
 EXIT_INTERRUPTED = 130
+INTERRUPTED_PATIENCE_SECONDS = 2.0  # nobody will read the checkpoint that the worker would write now
 
 
 def main() -> int:
@@ -118,7 +119,7 @@ def _stop(stack: Stack | None, console: Console | None) -> None:
     if console:
         console.print("Stopping …")
     if stack:
-        stack.stop()
+        stack.stop(patience_seconds=INTERRUPTED_PATIENCE_SECONDS if console else None)
         server_home.remove(DATABASE)  # the checkpoint and the logs stay until the next demo
     end_orphans()
 

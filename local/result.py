@@ -66,8 +66,10 @@ def _time_table(job: JsonObject) -> Table:
         table.add_row(name, f"{seconds:.2f}", _bar(seconds / total))
     table.add_row("[bold]POST to the end[/]", f"[bold]{total:.2f}[/]", "")
     inner = {name: float(value) for name, value in ((job["result"] or {}).get("seconds") or {}).items()}
+    inner.pop("total", None)  # it overlaps with all the others
     for name, seconds in sorted(inner.items(), key=lambda item: -item[1]):
-        table.add_row(f"[dim]  of it: {escape(name.replace('_', ' '))}[/]", f"[dim]{seconds:.2f}[/]", "")
+        words = escape(name.replace("_", " "))
+        table.add_row(f"[dim]  in the training process: {words}[/]", f"[dim]{seconds:.2f}[/]", "")
     return table
 
 

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn
 
 from local.story import Story, percent
 
-PLAIN_EVERY_SECONDS = 2.0
+PLAIN_EVERY_SECONDS = 5.0
 
 
 class Screen:

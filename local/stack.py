@@ -51,9 +51,14 @@ class Stack:
         self._start("worker", ["-m", "worker"], {**common, **self._worker_settings(), "TRAINYARD_REDIS_URL": redis_url})
         self._wait_until_ready(book)
 
-    def stop(self) -> None:
-        """The worker goes first; it hands in what it has, then the control plane, then the databases."""
+    def stop(self, patience_seconds: float | None = None) -> None:
+        """The worker goes first; it hands in what it has, then the control plane, then the databases.
+
+        `patience_seconds` cuts their time short where nobody will ask for what they would hand in.
+        """
         while self._children:
+            if patience_seconds is not None:
+                self._children[-1].stop_seconds = patience_seconds
             self._children[-1].stop()
             self._children.pop()
         while self._servers:
