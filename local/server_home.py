@@ -12,7 +12,6 @@ import os
 import pwd
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -82,15 +81,17 @@ def remove(data: Path) -> None:
 @contextmanager
 def readable_by(home: Home, secret: str) -> Iterator[Path]:
     """A file with `secret` that only the server's user can read, for as long as the block runs."""
-    descriptor, name = tempfile.mkstemp(prefix="trainyard-")
+    path = home.data / "secret"
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "w") as file:
             file.write(secret)
         if home.user:
-            os.chown(name, home.user.user_id, home.user.group_id)
-        yield Path(name)
+            os.chown(path, home.user.user_id, home.user.group_id)
+        yield path
     finally:
-        os.unlink(name)
+        path.unlink(missing_ok=True)
 
 
 def _copy_programs(programs: Path) -> Path:
