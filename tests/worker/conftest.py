@@ -34,6 +34,8 @@ with EventsFile(run.events) as events:
     if mode == "die":
         print("password=hunter2 the end", flush=True)
         os.kill(os.getpid(), 9)
+    while mode == "silent":
+        time.sleep(1)
     step = 0
     while mode == "deaf" or not run.stop_requested():
         step += 1
@@ -100,7 +102,7 @@ class Book:
 
     def finished(self, attempt: str) -> dict[str, object] | None:
         self.record()
-        last = self.lines.get(attempt, [{}])[-1]
+        last = (self.lines.get(attempt) or [{}])[-1]
         return last if last.get("kind") == "finished" else None
 
 

@@ -95,10 +95,10 @@ def test_a_process_that_dies_leaves_its_last_words_without_secrets(host: Host, t
 def test_a_silent_run_is_stalled(
     settings: object, program: tuple[str, ...], host: Host, ticket: Make, book: Book
 ) -> None:
-    quick = Host(host.settings.model_copy(update={"stall_seconds": 0.0}), program)
+    quick = Host(host.settings.model_copy(update={"stall_seconds": 1.0}), program)
     quick.journal.start()
-    run_attempt(quick, ticket(quick, "deaf"))
-    assert eventually(lambda: book.finished("att_deaf_1"))["reason"] == Reason.STALLED
+    run_attempt(quick, ticket(quick, "silent"))
+    assert eventually(lambda: book.finished("att_silent_1"))["reason"] == Reason.STALLED
     quick.journal.stop(5)
 
 
