@@ -16,7 +16,7 @@ from pathlib import Path
 
 from training_core.data.prepare import prepare
 from training_core.failure import outcome_of
-from training_core.orphan import end_with_parent
+from training_core.process import end_with_parent, share_cores
 from training_core.rundir import EventsFile, Outcome, RunDir, RunSpec
 from training_core.wire import Reason
 
@@ -26,6 +26,7 @@ SHUTDOWN_SECONDS = 120
 
 def main() -> int:
     end_with_parent(PARENT_PID)
+    share_cores()
     parser = argparse.ArgumentParser(prog="python -m training_core.launch", description=__doc__)
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="a folder with spec.json")
     run_dir = RunDir(parser.parse_args().run_dir.absolute())

@@ -117,7 +117,7 @@ def train_step(training: Training, batch: Batch) -> torch.Tensor:
     with autocast(plan.precision, ranks.device):
         logits = training.parallel(images)
     part = task.loss_sum(logits, labels, plan.label_smoothing) / plan.batch_size
-    training.scaler.scale(part * ranks.world_size).backward()
+    training.scaler.scale(part * ranks.world_size).backward()  # type: ignore[no-untyped-call]
     training.scaler.step(training.optimizer)
     training.scaler.update()
     return part.detach()

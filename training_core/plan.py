@@ -15,6 +15,7 @@ Value = TypeVar("Value", str, int, float)
 
 SMALL_IMAGE_PIXELS = 96
 MOST_METRIC_POINTS = 2000
+FEW_EPOCHS = 20
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,10 @@ def choose_plan(
         schedule=training.schedule.name,
         warmup_steps=round(warmup * steps_per_epoch),
         augmentation=_pick(
-            reasons, "training.augmentation", training.augmentation, *_auto_augmentation(data.train_images)
+            reasons,
+            "training.augmentation",
+            training.augmentation,
+            *_auto_augmentation(data.train_images, training.epochs),
         ),
         precision=precision,
         label_smoothing=training.label_smoothing,
@@ -174,7 +178,7 @@ def _auto_learning_rate(optimizer: str, model: str, batch: int) -> tuple[float, 
     if optimizer == "sgd":
         return 0.1 * batch / 256, "0.1 for each 256 images of the batch (Goyal et al. 2017)"
     if model == "small_cnn":
-        return 3e-3, f"{optimizer} on a small network"
+        return 6e-3, f"{optimizer} on a small network"
     return 1e-3, f"{optimizer} on a torchvision network trained from scratch"
 
 
@@ -187,10 +191,12 @@ def _auto_warmup(total_steps: int, steps_per_epoch: int) -> tuple[float, str]:
     return min(1.0, 0.05 * total_steps / steps_per_epoch), "5 % of the steps, one epoch at most"
 
 
-def _auto_augmentation(images: int) -> tuple[str, str]:
-    if images < 200_000:
-        return "light", f"{images:,} training images: crops and flips delay overfitting"
-    return "none", f"{images:,} training images are enough without"
+def _auto_augmentation(images: int, epochs: int) -> tuple[str, str]:
+    if images >= 200_000:
+        return "none", f"{images:,} training images are enough without"
+    if epochs < FEW_EPOCHS:
+        return "none", f"{epochs} epochs are too few for crops and flips to pay"
+    return "light", f"{images:,} training images over {epochs} epochs: crops and flips delay overfitting"
 
 
 def _checkpoint_every(reasons: dict[str, str], wanted: int | str) -> int | None:

@@ -1,4 +1,4 @@
-"""A training process never outlives the process that started it."""
+"""A training process is a good neighbour: it never outlives who started it, and never spins on cores it only shares."""
 
 from __future__ import annotations
 
@@ -24,3 +24,11 @@ def end_with_parent(parent_pid_variable: str) -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
     if os.getppid() != int(expected):
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def share_cores() -> None:
+    """Let OpenMP's idle threads sleep. Call before torch is imported.
+
+    Spinning costs up to six times the speed as soon as anything else runs on the same cores (measured on two).
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -10,8 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from training_core.attempt import Attempt
-from training_core.orphan import end_with_parent
+from training_core.process import end_with_parent, share_cores
 from training_core.rundir import RunDir
 
 LAUNCHER_PID = "TRAINYARD_LAUNCHER_PID"
@@ -21,6 +20,9 @@ PREPARE_SECONDS = "TRAINYARD_PREPARE_SECONDS"
 
 def main() -> int:
     end_with_parent(LAUNCHER_PID)
+    share_cores()
+    from training_core.attempt import Attempt  # noqa: PLC0415  after the line above: OpenMP reads its settings once
+
     parser = argparse.ArgumentParser(prog="python -m training_core.train", description=__doc__)
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="a folder with spec.json")
     run_dir = RunDir(parser.parse_args().run_dir)

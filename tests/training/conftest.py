@@ -1,0 +1,64 @@
+"""Small data and a local S3 for the trainings."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from tests.training.running import make_images
+
+SECRET = "a-secret-that-must-not-be-told"
+
+
+@pytest.fixture(scope="session")
+def original_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_images(tmp_path_factory.mktemp("original") / "stripes")
+
+
+@pytest.fixture
+def images(tmp_path: Path, original_images: Path) -> Path:
+    """72 images in three class folders, below the only folder that a run may read; yours to spoil."""
+    return Path(shutil.copytree(original_images, tmp_path / "stripes"))
+
+
+@dataclass(frozen=True)
+class S3:
+    endpoint: str
+    credentials_file: Path
+
+    def client(self):  # type: ignore[no-untyped-def]
+        return boto3.client(
+            "s3",
+            endpoint_url=self.endpoint,
+            aws_access_key_id="k",
+            aws_secret_access_key=SECRET,
+            region_name="us-east-1",
+        )
+
+    def upload(self, folder: Path, bucket: str, prefix: str) -> None:
+        client = self.client()
+        client.create_bucket(Bucket=bucket)
+        for path in sorted(folder.rglob("*.png")):
+            client.upload_file(str(path), bucket, f"{prefix}/{path.relative_to(folder).as_posix()}")
+
+
+@pytest.fixture
+def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
+    """A real S3 over HTTP on a free port of loopback."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    endpoint = f"http://{host}:{port}"
+    entry = {"endpoint_url": endpoint, "key": "k", "secret": SECRET}
+    refused = {"endpoint_url": "http://127.0.0.1:9", "key": "k", "secret": SECRET}
+    file = tmp_path / "credentials.json"
+    file.write_text(json.dumps({"pets": entry, "store": entry, "nobody-there": refused}))
+    yield S3(endpoint, file)
+    server.stop()

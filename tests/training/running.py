@@ -1,0 +1,122 @@
+"""Starts real trainings in real processes, and reads what they left."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from training_core.events import AnyReport, CheckpointSaved, Metric, decode
+from training_core.rundir import Outcome, RunDir, RunSpec
+from training_core.spec import JobSpec
+
+ROOT = Path(__file__).parents[2]
+
+
+def make_images(folder: Path, *, classes: int = 3, each: int = 24, side: int = 16) -> Path:
+    """Grey stripes whose direction and width tell the class, with noise: easy to learn, and not at once."""
+    random = np.random.default_rng(7)
+    rows, columns = np.mgrid[0:side, 0:side]
+    for label in range(classes):
+        directory = folder / f"class-{label}"
+        directory.mkdir(parents=True)
+        pattern = 128 + 90 * np.sin((rows * (label + 1) + columns * (classes - label)) * 0.7)
+        for number in range(each):
+            noisy = pattern + random.normal(0, 60, (side, side))
+            Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8)).save(directory / f"{number:03d}.png")
+    return folder
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run dir and what happened in it."""
+
+    dir: RunDir
+    spec: RunSpec
+
+    @property
+    def reports(self) -> list[AnyReport]:
+        return [decode(line) for line in self.dir.events.read_bytes().splitlines()]
+
+    @property
+    def outcome(self) -> Outcome:
+        outcome = self.dir.read_outcome()
+        assert outcome is not None, "the run ended without an outcome"
+        return outcome
+
+    def kinds(self) -> list[str]:
+        return [report.kind for report in self.reports]
+
+    def of_kind(self, kind: str) -> list[Any]:
+        return [report for report in self.reports if report.kind == kind]
+
+    def series(self, name: str) -> list[tuple[int, float]]:
+        return [(one.step, one.values[name]) for one in self.reports if isinstance(one, Metric) and name in one.values]
+
+    def last_checkpoint(self) -> CheckpointSaved:
+        saved: CheckpointSaved = self.of_kind("checkpoint_saved")[-1]
+        return saved
+
+    def file(self, path: str) -> Path:
+        return Path(self.spec.store.removeprefix("file://")) / path
+
+    def start(self, module: str = "training_core.launch", **environment: str) -> subprocess.Popen[bytes]:
+        with self.dir.log.open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", module, str(self.dir.path)],
+                cwd=ROOT,
+                env={**os.environ, **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    def finish(self, module: str = "training_core.launch", timeout: float = 120) -> int:
+        """Start, wait, and return the exit code."""
+        with self.start(module) as process:
+            try:
+                return process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+
+    def log(self) -> str:
+        return self.dir.log.read_text()
+
+
+def make_run(folder: Path, data: str, *, training: dict[str, Any] | None = None, **changes: Any) -> Run:
+    """A run dir below `folder`; `training` and the other changes override small defaults."""
+    dataset = {
+        "uri": data,
+        "credentials": changes.pop("credentials", None),
+        "split": {"validation": 0.25, "test": 0.125},
+    }
+    precision = changes.pop("precision", "auto")
+    spec = JobSpec.model_validate(
+        {
+            "task": "image-classification",
+            "dataset": dataset,
+            "model": {"name": changes.pop("model", "small_cnn")},
+            "compute": {"precision": precision},
+            "training": {"epochs": 3, "batch_size": 12, "early_stopping": None, **(training or {})},
+        }
+    )
+    attempt = changes.get("attempt", 1)
+    path = folder / f"run-{attempt}-{len(list(folder.glob('run-*')))}"
+    path.mkdir(parents=True)
+    defaults = {
+        "store": f"file://{folder}/store",
+        "cache_dir": folder / "cache",
+        "data_roots": [folder],
+        "threads": 1,
+    }
+    run = RunSpec(spec=spec, **{**defaults, **changes})
+    run_dir = RunDir(path)
+    run_dir.write_spec(run)
+    return Run(run_dir, run)
