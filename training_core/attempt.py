@@ -82,7 +82,7 @@ class Attempt:
             if ready is not None:
                 reports.say(ready)
             with self._clock.phase("startup"):
-                self._training = assemble(self._run_dir, run, folder, ranks, reports, self._clock)
+                self._training = assemble(self._run_dir, run, folder, ranks, reports=reports, clock=self._clock)
             self._phase = "running"
             return fit(self._training)
         finally:
@@ -96,7 +96,7 @@ class Attempt:
 
 
 def assemble(
-    run_dir: RunDir, run: RunSpec, folder: Path, ranks: Ranks, reports: Reports, clock: PhaseClock
+    run_dir: RunDir, run: RunSpec, folder: Path, ranks: Ranks, *, reports: Reports, clock: PhaseClock
 ) -> Training:
     """Plan, model, optimizer and state, fresh or from a checkpoint, and the reports that come before the first step."""
     meta, splits, arrays = read_meta(folder), split_indices(folder, run.spec), Arrays(folder)

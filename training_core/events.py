@@ -68,7 +68,7 @@ class FirstStep(Report):
 
 
 class Metric(Report):
-    """Values measured at one optimizer step, by name (`train/loss`, `validation/accuracy`, `throughput/images_per_second`).
+    """Values measured at one optimizer step, by name (`train/loss`, `throughput/images_per_second`).
 
     `measured_at` is the wall time of the measurement where it differs from `at` (a point repeated after a resume).
     """

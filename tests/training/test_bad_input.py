@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import urllib.request
 import zipfile
 from pathlib import Path
 
@@ -32,7 +34,13 @@ def test_a_text_file_called_png_is_named(tmp_path: Path, images: Path) -> None:
 
 
 def test_one_class_is_not_enough(tmp_path: Path, images: Path) -> None:
-    refused(make_run(tmp_path, f"file://{images}/class-0/.."[:-3] + "/../stripes/class-0"), "dataset_invalid", "class")
+    shutil.rmtree(images / "class-0")
+    shutil.rmtree(images / "class-1")
+    refused(make_run(tmp_path, f"file://{images}"), "dataset_invalid", "only the class 'class-2'")
+
+
+def test_images_without_class_folders(tmp_path: Path, images: Path) -> None:
+    refused(make_run(tmp_path, f"file://{images}/class-0"), "dataset_invalid", "no class folders")
 
 
 def test_an_empty_folder(tmp_path: Path) -> None:
@@ -89,6 +97,17 @@ def test_a_damaged_member_is_named(tmp_path: Path, images: Path) -> None:
 def test_credentials_that_nobody_knows(tmp_path: Path, s3: S3) -> None:
     run = make_run(tmp_path, "s3://pets/x", credentials="cats", credentials_file=s3.credentials_file)
     refused(run, "credentials_unknown", "cats")
+
+
+def test_wrong_credentials(tmp_path: Path, s3: S3) -> None:
+    s3.client().create_bucket(Bucket="pets")
+    switch = f"{s3.endpoint}/moto-api/reset-auth"
+    urllib.request.urlopen(urllib.request.Request(switch, b"0", method="POST"))
+    try:
+        run = make_run(tmp_path, "s3://pets/x", credentials="pets", credentials_file=s3.credentials_file)
+        refused(run, "dataset_forbidden", "s3://pets/x")
+    finally:
+        urllib.request.urlopen(urllib.request.Request(switch, b"inf", method="POST"))
 
 
 def test_a_bucket_that_does_not_exist(tmp_path: Path, s3: S3) -> None:

@@ -38,7 +38,7 @@ def killed_after(run: Run, step: int) -> None:
 
 
 def test_resume_after_a_kill_is_the_uninterrupted_run_bit_for_bit(tmp_path: Path, images: Path) -> None:
-    training = {"epochs": 60, "checkpoint_every_steps": 5}
+    training = {"epochs": 30, "checkpoint_every_steps": 5}
     whole = make_run(tmp_path, f"file://{images}", training=training, job_id="whole")
     assert whole.finish() == 0, whole.log()
     first = make_run(tmp_path, f"file://{images}", training=training)

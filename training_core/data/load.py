@@ -41,7 +41,7 @@ class Arrays:
         return Batch(torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(self.labels[indices]), epoch)
 
     def channel_statistics(self, indices: Indices) -> tuple[list[float], list[float]]:
-        """Mean and standard deviation by channel in units of 0–255, from images spread over `indices`."""
+        """Mean and standard deviation by channel in units of 0-255, from images spread over `indices`."""
         chosen = indices[np.linspace(0, len(indices) - 1, min(len(indices), STATISTICS_IMAGES)).astype(np.int64)]
         pixels = self.images[chosen].reshape(-1, self.images.shape[-1])
         mean = pixels.mean(axis=0, dtype=np.float64)

@@ -16,10 +16,11 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from training_core.data.decode import Undecodable, decode, is_grey, open_image
@@ -64,7 +65,7 @@ def prepare(run: RunSpec, stop_requested: Callable[[], bool]) -> tuple[Path, Dat
         run.cache_dir.mkdir(parents=True, exist_ok=True)
         with _locked(run.cache_dir / f"{version}.lock", stop_requested):
             if not (folder / "meta.json").exists():
-                _make(run, source, entries, version, folder, stop_requested)
+                _make(run, source, read_layout(entries, source.uri), folder, stop_requested)
     meta = read_meta(folder)
     counts = split_counts(folder, run.spec)
     seconds = round(time.perf_counter() - start, 4)
@@ -109,33 +110,27 @@ def _locked(path: Path, stop_requested: Callable[[], bool]) -> Iterator[None]:
         yield
 
 
-def _make(
-    run: RunSpec, source: Source, entries: list[Entry], version: str, folder: Path, stop_requested: Callable[[], bool]
-) -> None:
-    layout = read_layout(entries, source.uri)
+def _make(run: RunSpec, source: Source, layout: Layout, folder: Path, stop_requested: Callable[[], bool]) -> None:
     side, reason, channels = _probe(source, layout, run.spec)
-    for leftover in run.cache_dir.glob(f".{version}.*.tmp"):
+    for leftover in run.cache_dir.glob(f".{folder.name}.*.tmp"):
         shutil.rmtree(leftover, ignore_errors=True)
-    temporary = run.cache_dir / f".{version}.{os.getpid()}.tmp"
-    _check_space(run.cache_dir, len(layout.paths) * side * side * channels)
+    temporary = run.cache_dir / f".{folder.name}.{os.getpid()}.tmp"
     temporary.mkdir()
     try:
         try:
-            _decode_all(source, layout, temporary, side, channels, stop_requested)
+            _decode_all(source, layout, _new_array(temporary, len(layout.paths), side, channels), stop_requested)
         except _NotGrey:
             channels = 3
-            _check_space(run.cache_dir, len(layout.paths) * side * side * channels)
-            _decode_all(source, layout, temporary, side, channels, stop_requested)
+            _decode_all(source, layout, _new_array(temporary, len(layout.paths), side, channels), stop_requested)
         np.save(temporary / "labels.npy", np.asarray(layout.labels, np.int64))
         np.save(temporary / "splits.npy", np.asarray(layout.splits, np.int8))
-        given = {name: layout.splits.count(index) for index, name in enumerate(SPLITS)}
         meta = Meta(
-            dataset_version=version,
+            dataset_version=folder.name,
             classes=layout.classes,
             image_size=side,
             image_size_reason=reason,
             channels=channels,
-            given_images=given,
+            given_images={name: layout.splits.count(index) for index, name in enumerate(SPLITS)},
             removed=layout.ignored[:1000],
         )
         (temporary / "meta.json").write_text(meta.model_dump_json())
@@ -145,16 +140,26 @@ def _make(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _new_array(folder: Path, images: int, side: int, channels: int) -> NDArray[np.uint8]:
+    """Memory-mapped; raises `Failed(no_space)` before anything is decoded."""
+    _check_space(folder, images * side * side * channels)
+    shape = (images, side, side, channels)
+    array: NDArray[np.uint8] = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, shape)
+    return array
+
+
 def _probe(source: Source, layout: Layout, spec: JobSpec) -> tuple[int, str, int]:
     """Side, its reason, and channels, from the headers of images spread over the dataset."""
     chosen = sorted({round(i) for i in np.linspace(0, len(layout.paths) - 1, PROBED_IMAGES)})
     sides, grey = [], True
     with reading(source.uri):
-        for path, content in source.read([layout.paths[i] for i in chosen]):
-            image = open_image(_content(path, content)) if not isinstance(content, Exception) else None
-            if image is not None:
-                sides.append(min(image.size))
-                grey = grey and is_grey(image)
+        for _, content in source.read([layout.paths[i] for i in chosen]):
+            # The pass over all images names those that are broken.
+            with suppress(Undecodable):
+                if isinstance(content, bytes):
+                    image = open_image(content)
+                    sides.append(min(image.size))
+                    grey = grey and is_grey(image)
     channels = 1 if grey else 3
     wanted = spec.training.image_size
     if isinstance(wanted, int):
@@ -169,11 +174,9 @@ class _NotGrey(Exception):
     """A later image has colours although the probed ones had none."""
 
 
-def _decode_all(
-    source: Source, layout: Layout, folder: Path, side: int, channels: int, stop_requested: Callable[[], bool]
-) -> None:
-    shape = (len(layout.paths), side, side, channels)
-    images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, shape)
+def _decode_all(source: Source, layout: Layout, images: NDArray[np.uint8], stop_requested: Callable[[], bool]) -> None:
+    """Fill `images`, `(images, side, side, channels)`, in the order of the layout."""
+    _, side, _, channels = images.shape
 
     def decode_into(index: int, path: str, content: bytes) -> None:
         try:
@@ -195,7 +198,6 @@ def _decode_all(
             ]
             for one in pending:
                 one.result()
-    images.flush()
 
 
 def _content(path: str, content: bytes | Exception) -> bytes:

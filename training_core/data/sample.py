@@ -27,10 +27,12 @@ def split_indices(folder: Path, spec: JobSpec) -> dict[str, Indices]:
     given = np.load(folder / "splits.npy", allow_pickle=False)
     splits: dict[str, Indices] = {name: np.flatnonzero(given == index) for index, name in enumerate(SPLITS)}
     fractions = {"test": spec.dataset.split.test, "validation": spec.dataset.split.validation}
+    left = 1.0
     for stream, (name, fraction) in enumerate(fractions.items()):
         if len(splits[name]) == 0 and fraction > 0:
             seed = [spec.training.seed, SPLIT_STREAM, stream]
-            splits[name], splits["train"] = _take(splits["train"], labels, fraction, seed)
+            splits[name], splits["train"] = _take(splits["train"], labels, fraction / left, seed)
+            left -= fraction
     for name in ("train", "validation"):
         if len(splits[name]) == 0:
             raise Failed(Reason.DATASET_INVALID, f"the dataset is too small: no image is left for {name}", "add images")

@@ -25,7 +25,7 @@ READ_TOGETHER = 64
 
 @dataclass(frozen=True)
 class Entry:
-    """A file: its path below the source with `/`, size in bytes, and whatever tells another content of the same size."""
+    """A file: its path below the source with `/`, size in bytes, and what tells another content of the same size."""
 
     path: str
     size: int
@@ -77,7 +77,10 @@ def _parse(link: str) -> tuple[str, str]:
 
 
 def allowed_path(path: str, roots: list[Path]) -> Path:
-    """The real path behind `path`, relative ones from the first root. Raises `Failed(dataset_forbidden)` outside them."""
+    """The real path behind `path`, relative ones from the first root.
+
+    Raises `Failed(dataset_forbidden)` outside the roots.
+    """
     if not roots:
         raise Failed(
             Reason.DATASET_FORBIDDEN,
