@@ -103,7 +103,9 @@ def show(service_runs: list[dict[str, float]], plain_runs: list[float], imports:
         "processes_up": "torch imported, model built",
         "first_step": "first optimizer step",
     }
-    print(f"median of {len(service_runs)}, seconds since the POST (torchrun: since its start); {os.cpu_count()} cores\n")
+    print(
+        f"median of {len(service_runs)}; seconds since the POST (torchrun: since its start); {os.cpu_count()} cores\n"
+    )
     before = 0.0
     for name, label in labels.items():
         value = statistics.median(run[name] for run in service_runs)
