@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from training_core.events import AnyReport, CheckpointSaved, Metric, decode
-from training_core.rundir import Outcome, RunDir, RunSpec
+from training_core.rundir import Outcome, RunDir, RunSpec, complete_lines
 from training_core.spec import JobSpec
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +42,8 @@ class Run:
 
     @property
     def reports(self) -> list[AnyReport]:
-        return [decode(line) for line in self.dir.events.read_bytes().splitlines()]
+        """What is written so far; a line that is being written, or was cut short by a kill, waits."""
+        return [decode(line) for line, _ in complete_lines(self.dir.events, 0)]
 
     @property
     def outcome(self) -> Outcome:
