@@ -30,14 +30,32 @@ class Claimed(Report):
     incarnation: str
 
 
+class DataReported(Report):
+    """The data was inspected, whether or not it can be trained on; `path` is the folder of its report in the store.
+
+    `findings` counts images by finding (`exact_duplicates`, `corrupt` …), `removed` those among them that are left out.
+    """
+
+    kind: Literal["data_reported"] = "data_reported"
+    dataset_version: str
+    path: str
+    images: int
+    findings: dict[str, int]
+    removed: dict[str, int]
+
+
 class DataReady(Report):
-    """Every image was read and decoded; counts of images by split, class names in index order, and the findings."""
+    """The prepared form is complete; counts of images by split after cleaning, and class names in index order.
+
+    `prepared` says how it came about: `made` (all images read), `updated` (with the unchanged images of an earlier
+    version) or `found`.
+    """
 
     kind: Literal["data_ready"] = "data_ready"
     dataset_version: str
     classes: list[str]
     images: dict[str, int]
-    removed: list[JsonObject] = Field(default_factory=list)
+    prepared: Literal["made", "updated", "found"]
     seconds: float
 
 
@@ -156,6 +174,7 @@ class Finished(Report):
 
 AnyReport = Annotated[
     Claimed
+    | DataReported
     | DataReady
     | PlanChosen
     | Started

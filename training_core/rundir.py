@@ -4,6 +4,7 @@ spec.json       RunSpec, written by the worker (or by hand: `python -m training_
 events.jsonl    reports in one sequence (see `events.py`): the worker's `claimed` first, then rank 0 of the training,
                 and when that has ended the worker's `finished`; never two writers at once. It is the spool from
                 which the worker's journal sends
+prepared.json   Prepared, written by the launcher: where the ranks find the data
 outcome.json    Outcome, written once, atomically, by the run
 stop            exists: please checkpoint and end
 log.txt         standard output and error of all ranks
@@ -16,19 +17,25 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from training_core.events import AnyReport, decode, encode
-from training_core.spec import JobSpec
+from training_core.spec import JobSpec, Work
 from training_core.wire import Reason
+
+LoaderKind = Literal["auto", "threads", "process", "dali"]
 
 
 class RunSpec(BaseModel):
     """One attempt as the training process sees it. Paths are absolute; `store` is an fsspec URI.
 
     `resume_from` and every checkpoint path are relative to `store`. `data_roots` are the only folders that
-    `file://` may read; a relative `file://` path starts at the first of them.
+    `file://` may read; a relative `file://` path starts at the first of them. `allowed_uris` are prefixes of the other
+    URIs that may be read (`s3://pets/`); without any, every bucket may be, and no web address. Prepared data beyond
+    `cache_bytes` is deleted, least recently used first; 0 stands for half of the disk. `loader` says who makes the
+    batches: threads of the rank, one process of threads beside it (with a GPU), or DALI where it is installed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,15 +43,29 @@ class RunSpec(BaseModel):
     job_id: str = "local"
     trial: int = 0
     attempt: int = 1
+    work: Work = "train"
     spec: JobSpec
     device: str = Field(default="cpu", pattern="^(cpu|cuda)$")
     devices: int = Field(default=1, ge=1)
     threads: int = Field(default=0, ge=0, description="CPU threads of each rank; 0 takes the cores allowed / devices")
     store: str
     cache_dir: Path
+    cache_bytes: int = Field(default=0, ge=0)
     data_roots: list[Path] = Field(default_factory=list)
+    allowed_uris: list[str] = Field(default_factory=list)
     credentials_file: Path | None = None
     resume_from: str | None = None
+    loader: LoaderKind = "auto"
+
+
+class Prepared(BaseModel):
+    """The prepared form `folder`, and `selection`, the file of the indices into it by split."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    folder: Path
+    selection: Path
+    seconds: float = 0.0
 
 
 class Outcome(BaseModel):
@@ -68,6 +89,7 @@ class RunDir:
         self.path = path
         self.spec = path / "spec.json"
         self.events = path / "events.jsonl"
+        self.prepared = path / "prepared.json"
         self.outcome = path / "outcome.json"
         self.stop = path / "stop"
         self.log = path / "log.txt"
@@ -77,6 +99,12 @@ class RunDir:
 
     def write_spec(self, run: RunSpec) -> None:
         write_atomically(self.spec, run.model_dump_json(indent=2).encode())
+
+    def read_prepared(self) -> Prepared:
+        return Prepared.model_validate_json(self.prepared.read_bytes())
+
+    def write_prepared(self, prepared: Prepared) -> None:
+        write_atomically(self.prepared, prepared.model_dump_json().encode())
 
     def read_outcome(self) -> Outcome | None:
         """None when the run ended without a word."""

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from training_core.spec import JobSpec
+from training_core.spec import JobSpec, Work
 
 TASK_RUN_ATTEMPT = "trainyard.run_attempt"
 REPORTS_STREAM = "trainyard:reports"  # fields: attempt, job, line
@@ -41,9 +41,11 @@ class Reason(StrEnum):
     DATASET_FORBIDDEN = "dataset_forbidden"
     DATASET_EMPTY = "dataset_empty"
     DATASET_INVALID = "dataset_invalid"
+    DATASET_CHANGED = "dataset_changed"
     IMAGE_CORRUPT = "image_corrupt"
     CREDENTIALS_UNKNOWN = "credentials_unknown"
     UNSUPPORTED = "unsupported"
+    WEIGHTS_UNAVAILABLE = "weights_unavailable"
     OUT_OF_MEMORY = "out_of_memory"
     NO_SPACE = "no_space"
     CHECKPOINT_INVALID = "checkpoint_invalid"
@@ -53,6 +55,7 @@ class Reason(StrEnum):
     STALLED = "stalled"
     WORKER_LOST = "worker_lost"
     WORKER_SHUTDOWN = "worker_shutdown"
+    NO_SLOT = "no_slot"
     RETRIES_EXHAUSTED = "retries_exhausted"
 
 
@@ -61,15 +64,20 @@ class Message(BaseModel):
 
 
 class Ticket(Message):
-    """Everything a host needs to run one attempt. `attempt` is the fencing token of the trial."""
+    """Everything a host needs to run one attempt. `attempt` is the fencing token of the trial.
+
+    `work` is `check` for a dataset check: the data is prepared and reported, and nothing is trained, so that it needs
+    no device.
+    """
 
     attempt_id: str
     job_id: str
     trial: int = 0
     attempt: int = Field(ge=1)
+    work: Work = "train"
     spec: JobSpec
     device: str = Field(pattern="^(cpu|cuda)$")
-    devices: int = Field(ge=1)
+    devices: int = Field(ge=0)
     incarnation: str
     resume_from: str | None = None
 
