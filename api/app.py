@@ -15,9 +15,10 @@ from ulid import ULID
 from api import errors
 from api.bells import Bells
 from api.book.database import make_engine, make_sessions
+from api.dataset_check import CheckSpec
 from api.limits import BodyLimit
 from api.profiles import Profiles
-from api.routes import checkpoints, events, fleet, health, jobs, metrics
+from api.routes import checkpoints, data_reports, dataset_checks, events, fleet, health, jobs, metrics
 from api.settings import Settings
 from api.store import Store
 from training_core.spec import JobSpec
@@ -47,7 +48,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.profiles = Profiles.load(settings.profiles_file)
     app.state.store = Store(settings)
     errors.install(app)
-    for part in (jobs, events, metrics, checkpoints, fleet, health):
+    for part in (jobs, events, metrics, checkpoints, data_reports, dataset_checks, fleet, health):
         app.include_router(part.router)
     app.add_middleware(BodyLimit, limit_bytes=settings.body_limit_bytes, receive_seconds=settings.receive_seconds)
     app.middleware("http")(_name_request)
@@ -65,14 +66,15 @@ async def _name_request(request: Request, call_next: Callable[[Request], Awaitab
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's document, with our problem in place of its own 422 and the job spec that `POST /v1/jobs` takes."""
+    """FastAPI's document, with our problem in place of its own 422 and the specs that the POSTs take."""
     if app.openapi_schema:
         return app.openapi_schema
     document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
     schemas = document["components"]["schemas"]
-    spec = JobSpec.model_json_schema(ref_template="#/components/schemas/{model}")
-    schemas.update(spec.pop("$defs"))
-    schemas["JobSpec"] = spec
+    for name, model in (("JobSpec", JobSpec), ("DatasetCheckSpec", CheckSpec)):
+        spec = model.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas.update(spec.pop("$defs"))
+        schemas[name] = spec
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     schemas["Problem"] = _PROBLEM

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, suppress
 
 import psycopg
 
-from api.book.lifecycle import JOBS_CHANNEL
+from api.book.events import JOBS_CHANNEL
 from api.settings import Settings
 
 POLL_SECONDS = 2.0

@@ -12,6 +12,7 @@ from api.bells import Bells
 from api.book.database import Sessions
 from api.profiles import Profiles
 from api.settings import Settings
+from api.store import Store
 
 # Only documents the scheme in OpenAPI; `authenticate` reads the header itself and answers with a problem.
 _scheme = HTTPBearer(auto_error=False, description="`Authorization: Bearer ty_…`")
@@ -37,6 +38,11 @@ def _profiles(request: Request) -> Profiles:
     return profiles
 
 
+def _store(request: Request) -> Store:
+    store: Store = request.app.state.store
+    return store
+
+
 def _principal(request: Request, _: Annotated[object, Depends(_scheme)]) -> Principal:
     with request.app.state.sessions() as session:
         return authenticate(session, request.headers.get("authorization"))
@@ -46,4 +52,5 @@ SettingsOf = Annotated[Settings, Depends(_settings)]
 SessionsOf = Annotated[Sessions, Depends(_sessions)]
 BellsOf = Annotated[Bells, Depends(_bells)]
 ProfilesOf = Annotated[Profiles, Depends(_profiles)]
+StoreOf = Annotated[Store, Depends(_store)]
 Caller = Annotated[Principal, Depends(_principal)]

@@ -132,7 +132,9 @@ def invalid_request(faults: Sequence[Any], names: Mapping[str, Sequence[str]] | 
     entries: dict[str, dict[str, Any]] = {}
     for fault in faults:
         entry = _entry(fault, names or {})
-        entries.setdefault(f"{entry.get('parameter')}{entry.get('pointer')}", entry)
+        known = entries.setdefault(f"{entry.get('parameter')}{entry.get('pointer')}", entry)
+        if known is not entry and "allowed" in entry:
+            _add_alternative(known, entry, fault)
     first = next(iter(entries.values()))
     where = first.get("pointer") or first.get("parameter") or "the body"
     count = f" (and {len(entries) - 1} more)" if len(entries) > 1 else ""
@@ -160,6 +162,15 @@ def _entry(fault: Any, names: Mapping[str, Sequence[str]]) -> dict[str, Any]:
         if nearest := get_close_matches(str(fault.get("input")), allowed, n=1, cutoff=0.6):
             entry["did_you_mean"] = nearest[0]
     return entry
+
+
+def _add_alternative(entry: dict[str, Any], other: Mapping[str, Any], fault: Any) -> None:
+    """A field that takes one thing or another, such as a number or `auto`, has a fault for each of them."""
+    entry["message"] += ", or " + " or ".join(f"'{name}'" for name in other["allowed"])
+    if "allowed" in entry:
+        entry["allowed"] = [*entry["allowed"], *other["allowed"]]
+        if nearest := get_close_matches(str(fault.get("input")), entry["allowed"], n=1, cutoff=0.6):
+            entry["did_you_mean"] = nearest[0]
 
 
 def _message(fault: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal
@@ -25,6 +25,10 @@ class Profile(BaseModel):
     price_per_hour: Decimal = Decimal("0")
     currency: Annotated[str, Field(pattern="^[A-Z]{3}$")] = "USD"
     description: str = ""
+
+    def serves(self, worker: Worker) -> bool:
+        """Whether the worker has what the profile asks for, free or not."""
+        return worker.device == self.device and worker.slots >= self.devices
 
 
 BUILT_IN = [
@@ -49,9 +53,9 @@ class Profiles:
             return cls(BUILT_IN)
         return cls(TypeAdapter(list[Profile]).validate_python(json.loads(path.read_text())))
 
-    def choose(self, name: str, free: Mapping[Worker, int]) -> Profile | None:
+    def choose(self, name: str, workers: Iterable[Worker]) -> Profile | None:
         """The named profile; for `auto` the first whose device some worker has, one device where there is a choice."""
         if name != "auto":
             return self.by_name.get(name)
-        devices = {worker.device for worker in free}
+        devices = {worker.device for worker in workers}
         return next((profile for profile in self.by_name.values() if profile.device in devices), None)

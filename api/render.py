@@ -5,11 +5,17 @@ from __future__ import annotations
 from sqlalchemy.orm import Session
 
 from api import schemas
-from api.book import queries, status
-from api.book.models import Checkpoint, Event, Job, Worker
+from api.book import queries, slots, status
+from api.book.models import Checkpoint, Event, Job
 from api.book.series import Series
+from api.book.slots import Room
 from api.book.status import Status
-from api.profiles import Profile, Profiles
+from api.dataset_check import CheckSpec
+from api.profiles import Profiles
+from training_core.spec import JobSpec
+
+JOB_PARTS = ("events", "stream", "metrics", "checkpoints", "data_report")
+CHECK_PARTS = ("events", "data_report")
 
 
 def job(session: Session, row: Job, profiles: Profiles) -> schemas.JobAnswer:
@@ -46,12 +52,51 @@ def job(session: Session, row: Job, profiles: Profiles) -> schemas.JobAnswer:
         progress=job_progress(row),
         best=schemas.Best(checkpoint=best.id, step=best.step, metrics=best.metrics) if best else None,
         data=row.data,
+        data_report=_data_report(row),
         plan=row.plan,
         result=row.result,
         error=schemas.JobError.model_validate(row.error) if row.error else None,
         spec=row.spec,
-        urls={name: f"/v1/jobs/{row.id}/{name}" for name in ("events", "stream", "metrics", "checkpoints")},
+        urls={name: f"/v1/jobs/{row.id}/{name}" for name in JOB_PARTS},
     )
+
+
+def dataset_check(session: Session, row: Job, profiles: Profiles) -> schemas.DatasetCheckAnswer:
+    state = Status(row.status)
+    attempt = queries.newest_attempt(session, row.id)
+    return schemas.DatasetCheckAnswer(
+        id=row.id,
+        name=row.name,
+        external_id=row.external_id,
+        status=row.status,
+        terminal=state in status.TERMINAL,
+        reason=row.reason,
+        status_detail=row.status_detail,
+        actions=status.actions(state) if row.cancel_requested_at is None else [],
+        cancel_requested=row.cancel_requested_at is not None,
+        labels=row.labels,
+        metadata=row.client_metadata,
+        attempt=attempt.number if attempt else 0,
+        hosts=[attempt.worker] if attempt and attempt.finished_at is None else [],
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        queue=queue(session, row, profiles) if state == Status.QUEUED else None,
+        phases=schemas.CheckPhases(
+            queued=row.queued_at,
+            dispatched=row.dispatched_at,
+            data_ready=row.data_ready_at,
+            finished=row.finished_at,
+        ),
+        data=row.data,
+        data_report=_data_report(row),
+        error=schemas.JobError.model_validate(row.error) if row.error else None,
+        spec=CheckSpec.of_job(JobSpec.model_validate(row.spec)).model_dump(mode="json"),
+        urls={name: f"/v1/dataset_checks/{row.id}/{name}" for name in CHECK_PARTS},
+    )
+
+
+def _data_report(row: Job) -> schemas.DataReportSummary | None:
+    return schemas.DataReportSummary.model_validate(row.data_report) if row.data_report else None
 
 
 def job_progress(row: Job) -> schemas.Progress | None:
@@ -63,23 +108,33 @@ def job_progress(row: Job) -> schemas.Progress | None:
 
 def queue(session: Session, row: Job, profiles: Profiles) -> schemas.Queue:
     """Why it waits, in words a person can act on."""
-    workers = {worker: worker.slots - sum(attempt.devices for attempt in held)
-               for worker, held in queries.workers_with_attempts(session) if worker.status == "online"}  # fmt: skip
-    name = row.spec["compute"]["profile"]
-    profile = profiles.choose(name, workers)
-    if not workers:
+    online = [room for room in slots.rooms(session) if room.worker.status == "online"]
+    if not online:
         reason = "No worker is online; start one with `python -m worker`"
-    elif profile is None or not any(_serves(profile, worker) for worker in workers):
-        reason = f"No online worker offers profile {name}"
-    elif not any(_serves(profile, worker) and free >= profile.devices for worker, free in workers.items()):
-        reason = f"All slots for profile {profile.name} are taken"
+    elif row.work == "check":
+        reason = _why_a_check_waits(online)
     else:
-        reason = "A slot is free; the dispatcher takes the job next"
+        reason = _why_a_job_waits(row, profiles, online)
     return schemas.Queue(position=queries.queue_position(session, row), reason=reason)
 
 
-def _serves(profile: Profile, worker: Worker) -> bool:
-    return worker.device == profile.device and worker.slots >= profile.devices
+def _why_a_check_waits(online: list[Room]) -> str:
+    if any(room.lends and room.takes_check() for room in online):
+        return "A worker is free; the dispatcher takes the check next"
+    return "Every worker has as many dataset checks as it runs at once"
+
+
+def _why_a_job_waits(row: Job, profiles: Profiles, online: list[Room]) -> str:
+    name = row.spec["compute"]["profile"]
+    profile = profiles.choose(name, [room.worker for room in online])
+    serving = [room for room in online if profile is not None and profile.serves(room.worker)]
+    if profile is None or not serving:
+        return f"No online worker offers profile {name}"
+    if row.data_ready_at is not None and not any(room.takes(profile.devices, ready=True) for room in serving):
+        return f"All slots for profile {profile.name} are taken"
+    if row.data_ready_at is None and not any(room.takes(profile.devices, ready=False) for room in serving):
+        return f"All slots for profile {profile.name} are taken or awaited by jobs whose data is being prepared"
+    return "A slot is free; the dispatcher takes the job next"
 
 
 def event(row: Event) -> schemas.EventAnswer:

@@ -74,6 +74,16 @@ class JobError(Answer):
     log_excerpt: str | None = None
 
 
+class DataReportSummary(Answer):
+    """What inspection found, in numbers; the report itself lies behind `urls.data_report`."""
+
+    dataset_version: str
+    path: str = Field(description="its folder below the store")
+    images: int
+    findings: dict[str, int] = Field(description="images by finding")
+    removed: dict[str, int] = Field(description="those among them that are left out")
+
+
 class JobAnswer(Answer):
     """A job: what was asked (`spec`), where it is (`status`), why (`reason`), and what came of it."""
 
@@ -99,8 +109,46 @@ class JobAnswer(Answer):
     progress: Progress | None
     best: Best | None
     data: JsonObject | None = Field(description="the dataset as it was found: version, classes, images by split")
+    data_report: DataReportSummary | None
     plan: JsonObject | None = Field(description="every `auto` of the spec resolved, with the reason")
     result: JsonObject | None = Field(description="final metrics of the best model and where the seconds went")
+    error: JobError | None
+    spec: JsonObject
+    urls: dict[str, str]
+
+
+class CheckPhases(Answer):
+    """When the check got where, first time each; `queued` moves when it is queued again."""
+
+    queued: Instant
+    dispatched: Instant | None
+    data_ready: Instant | None
+    finished: Instant | None
+
+
+class DatasetCheckAnswer(Answer):
+    """A dataset check: a job that ends when its data is inspected and prepared."""
+
+    id: str
+    object: Literal["dataset_check"] = "dataset_check"
+    name: str | None
+    external_id: str | None
+    status: str = Field(description="queued, preparing, succeeded, failed, cancelled; more may come")
+    terminal: bool
+    reason: str
+    status_detail: str | None
+    actions: list[str]
+    cancel_requested: bool
+    labels: dict[str, str]
+    metadata: dict[str, str]
+    attempt: int
+    hosts: list[str]
+    created_at: Instant
+    updated_at: Instant
+    queue: Queue | None
+    phases: CheckPhases
+    data: JsonObject | None = Field(description="the dataset as it was found: version, classes, images by split")
+    data_report: DataReportSummary | None
     error: JobError | None
     spec: JsonObject
     urls: dict[str, str]
@@ -181,10 +229,11 @@ class WorkerAnswer(Answer):
     device: str
     device_name: str
     slots: int
-    slots_free: int
+    slots_free: int = Field(description="slots that no training holds; jobs whose data is being prepared hold none")
     cores: int
     memory_bytes: int
     draining: bool
     jobs: list[str]
+    dataset_checks: list[str]
     last_seen_at: Instant
     version: str

@@ -1,19 +1,24 @@
-"""Reads checkpoint files out of the store for a download. The store is written by the training alone."""
+"""Reads files out of the store: checkpoints and data reports. The store is written by the training alone."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 import fsspec
+from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
+from fastapi.responses import StreamingResponse
 
 from api.errors import Code, Problem
 from api.settings import Settings
 
 PIECE_BYTES = 1 << 20
+# A client that is told "later" asks again; a thread of ours that waits for a dead bucket serves nobody.
+BOUNDED = {"connect_timeout": 3, "read_timeout": 10, "retries": {"max_attempts": 1}}
 
 
 class ByteRange(NamedTuple):
@@ -29,25 +34,60 @@ class Store:
     def __init__(self, settings: Settings) -> None:
         self._uri, self._credentials = settings.store.rstrip("/"), settings.store_credentials_file
 
-    def open(self, checkpoint_path: str, name: str) -> Any:
-        """A binary file of a checkpoint; raises a 404 problem when it is gone and a 503 when the store is silent."""
-        parts = PurePosixPath(checkpoint_path, name).parts
+    def open(self, folder: str, name: str) -> Any:
+        """A binary file; raises a 404 problem when it is gone and a 503 when the store is silent."""
+        with _explained():
+            files, path = self._locate(folder, name)
+            return files.open(path, "rb")
+
+    def tag(self, folder: str, name: str) -> str:
+        """An ETag, which changes whenever the file does. Ask before you open: then it is never newer than the bytes."""
+        with _explained():
+            files, path = self._locate(folder, name)
+            return f'"{files.ukey(path)[:32]}"'
+
+    def _locate(self, folder: str, name: str) -> tuple[Any, str]:
+        parts = PurePosixPath(folder, name).parts
         if any(part in ("..", "/") or "\\" in part for part in parts):
             raise _gone()
-        try:
-            return fsspec.open(f"{self._uri}/{'/'.join(parts)}", "rb", **self._options()).open()
-        except FileNotFoundError:
-            raise _gone() from None
-        except OSError as error:
-            detail = f"The store does not answer ({type(error).__name__})"
-            raise Problem(503, Code.STORE_UNREACHABLE, detail, retryable=True, headers={"Retry-After": "5"}) from None
+        files, path = fsspec.core.url_to_fs(f"{self._uri}/{'/'.join(parts)}", **self._options())
+        return files, str(path)
 
     def _options(self) -> dict[str, Any]:
-        if self._credentials is None or not self._uri.startswith("s3://"):
+        if not self._uri.startswith("s3://"):
             return {}
+        if self._credentials is None:
+            return {"config_kwargs": BOUNDED}
         secret = json.loads(self._credentials.read_text())["store"]
         options = {name: secret[name] for name in ("key", "secret", "token") if name in secret}
-        return options | {"client_kwargs": {"endpoint_url": secret.get("endpoint_url")}}
+        return options | {"client_kwargs": {"endpoint_url": secret.get("endpoint_url")}, "config_kwargs": BOUNDED}
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise _gone() from None
+    except (OSError, BotoCoreError) as error:
+        detail = f"The store does not answer ({type(error).__name__})"
+        raise Problem(503, Code.STORE_UNREACHABLE, detail, retryable=True, headers={"Retry-After": "5"}) from None
+
+
+def send(
+    file: Any, size: int, media_type: str, *, range_header: str | None = None, headers: dict[str, str] | None = None
+) -> StreamingResponse:
+    """The whole file, or the one range of it that `range_header` asks for; raises a 416 problem."""
+    try:
+        span = parse_range(range_header, size)
+    except Problem:
+        file.close()
+        raise
+    sent = span or ByteRange(0, size)
+    headers = {**(headers or {}), "Accept-Ranges": "bytes", "Content-Length": str(sent.end - sent.start)}
+    if span is not None:
+        headers["Content-Range"] = f"bytes {span.start}-{span.end - 1}/{size}"
+    return StreamingResponse(pieces(file, sent), 200 if span is None else 206, headers, media_type)
 
 
 def pieces(file: Any, span: ByteRange) -> Iterator[bytes]:
@@ -77,4 +117,4 @@ def parse_range(header: str | None, size: int) -> ByteRange | None:
 
 
 def _gone() -> Problem:
-    return Problem(404, Code.NOT_FOUND, "This file of the checkpoint is not in the store any more")
+    return Problem(404, Code.NOT_FOUND, "This file is not in the store any more")

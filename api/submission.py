@@ -1,10 +1,11 @@
-"""What `POST /v1/jobs` checks beyond the schema, and how a repeated POST finds the job it already made."""
+"""What a POST checks beyond the schema, and how a repeated one finds the job or dataset check it already made."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from sqlalchemy import select
@@ -15,13 +16,16 @@ from sqlalchemy.orm import Session
 from api.auth import Principal
 from api.book import lifecycle
 from api.book.models import IdempotencyKey, Job
+from api.dataset_check import CheckSpec
 from api.errors import Code, Problem, invalid_request
 from api.profiles import Profiles
 from api.settings import Settings
-from training_core.spec import JobSpec
+from training_core.spec import JobSpec, Part
+
+Asked = TypeVar("Asked", bound=Part)
 
 
-def parse(body: bytes) -> JobSpec:
+def parse(body: bytes, asked: type[Asked]) -> Asked:
     """The spec in a request body; raises a 400 for broken JSON and a 422 that points at each wrong place."""
     try:
         document = json.loads(body, object_pairs_hook=_without_duplicates)
@@ -30,10 +34,12 @@ def parse(body: bytes) -> JobSpec:
         detail = duplicate or "The body is not valid JSON"
         raise Problem(400, Code.MALFORMED_JSON, detail, hint="Send one JSON object as UTF-8") from None
     try:
-        return JobSpec.model_validate(document)
+        return asked.model_validate(document)
     except ValidationError as error:
-        faults = [{**fault, "loc": ("body", *_place(fault["loc"]))} for fault in error.errors(include_url=False)]
-        raise invalid_request(faults, _field_names(JobSpec)) from None
+        names = _field_names(asked)
+        found = error.errors(include_url=False)
+        faults = [{**fault, "loc": ("body", *_place(fault["loc"], names, document))} for fault in found]
+        raise invalid_request(faults, names) from None
 
 
 class _DuplicateName(ValueError):
@@ -57,39 +63,54 @@ def _field_names(model: type[BaseModel], prefix: str = "") -> dict[str, list[str
     return names
 
 
-def _place(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """A pydantic location without the names of union members, which are ours and mean nothing to a client."""
-    known: Any = _field_names(JobSpec)
+def _place(
+    location: tuple[int | str, ...], known: Mapping[str, Sequence[int | str]], document: Any
+) -> tuple[int | str, ...]:
+    """A pydantic location as a place in what the client sent.
+
+    The names of union members are ours and mean nothing to a client, and below a text that stands for an object
+    (`"augmentation": "light"`) the client wrote nothing.
+    """
     path: list[int | str] = []
     for index, part in enumerate(location):
         parent = "/".join(str(step) for step in path)
+        if isinstance(document, str):
+            break
         if parent in known and part not in known[parent] and index < len(location) - 1:
             break
         if parent not in known and parent not in ("labels", "metadata"):
             break
         path.append(part)
+        document = document.get(part) if isinstance(document, dict) else None
     return tuple(path)
 
 
-def check(spec: JobSpec, profiles: Profiles, settings: Settings) -> list[str]:
-    """What the schema cannot know. Raises a 422 for what can never run; returns warnings for what may wait."""
+def check(spec: JobSpec, profiles: Profiles, settings: Settings) -> None:
+    """What the schema cannot know of a job; raises a 422 for what can never run."""
     profile = spec.compute.profile
     if profile != "auto" and profile not in profiles.by_name:
-        raise invalid_request([_fault(("compute", "profile"), profile, list(profiles.by_name))])
-    for link in spec.dataset.uri.split("::"):
+        raise invalid_request([_fault(("compute", "profile"), "profile", profile, list(profiles.by_name))])
+    _check_uri(spec.dataset.uri, settings)
+
+
+def check_without_training(spec: CheckSpec, settings: Settings) -> None:
+    """What the schema cannot know of a dataset check; raises a 422 for what can never run."""
+    if spec.dataset.label_check is not None:
+        message = "label_check trains models; it belongs to a job and not to a dataset check"
+        fault = {"type": "value_error", "loc": ("body", "dataset", "label_check"), "ctx": {"error": message}}
+        raise invalid_request([fault])
+    _check_uri(spec.dataset.uri, settings)
+
+
+def _check_uri(uri: str, settings: Settings) -> None:
+    for link in uri.split("::"):
         scheme = link.partition("://")[0] if "://" in link else link
         if scheme not in settings.schemes:
-            raise invalid_request([_fault(("dataset", "uri"), scheme, sorted(settings.schemes))])
-    warnings = []
-    stopping = spec.training.early_stopping
-    if stopping is not None and stopping.patience >= spec.training.epochs:
-        warnings.append("training.early_stopping never acts: its patience is not below training.epochs")
-    return warnings
+            raise invalid_request([_fault(("dataset", "uri"), "URI scheme", scheme, sorted(settings.schemes))])
 
 
-def _fault(place: tuple[str, ...], given: str, allowed: list[str]) -> dict[str, Any]:
+def _fault(place: tuple[str, ...], what: str, given: str, allowed: list[str]) -> dict[str, Any]:
     expected = ", ".join(f"'{name}'" for name in allowed)
-    what = "profile" if place[-1] == "profile" else "URI scheme"
     return {
         "type": "literal_error",
         "loc": ("body", *place),
@@ -99,33 +120,37 @@ def _fault(place: tuple[str, ...], given: str, allowed: list[str]) -> dict[str, 
     }
 
 
-def submit(session: Session, caller: Principal, spec: JobSpec, key: str | None) -> tuple[Job, bool]:
-    """Book the job, or find the one that this key made: (job, replayed).
+def submit(session: Session, caller: Principal, asked: JobSpec | CheckSpec, key: str | None) -> tuple[Job, bool]:
+    """Book the job or the dataset check, or find the one that this key made: (job, replayed).
 
     The key's row is in the job's own transaction. A second request with the same key waits on that row until the
     first has committed, and then finds its job; so concurrent retries make one job, whatever dies in between.
     """
-    digest = hashlib.sha256(spec.model_dump_json().encode()).digest()
+    digest = hashlib.sha256(asked.model_dump_json().encode()).digest()
     if key is not None and (known := _known(session, caller, key, digest)) is not None:
         return known, True
     try:
         with session.begin_nested():
-            return _book(session, caller, spec, key, digest), False
+            return _book(session, caller, asked, key, digest), False
     except (IntegrityError, _TwinWasFirst) as error:
         if key is not None and (known := _known(session, caller, key, digest)) is not None:
             return known, True
         if not isinstance(error, IntegrityError) or "external_id" not in str(error.orig):
             raise
-        detail = "Another job of this project has this external_id"
-        raise Problem(409, Code.EXTERNAL_ID_TAKEN, detail, hint="GET /v1/jobs?external_id=… finds it") from None
+        detail = "Another job or dataset check of this project has this external_id"
+        hint = "GET /v1/jobs?external_id=… or GET /v1/dataset_checks?external_id=… finds it"
+        raise Problem(409, Code.EXTERNAL_ID_TAKEN, detail, hint=hint) from None
 
 
 class _TwinWasFirst(Exception):
     """Another request with this key committed while we waited; the savepoint takes our job back."""
 
 
-def _book(session: Session, caller: Principal, spec: JobSpec, key: str | None, digest: bytes) -> Job:
-    job = lifecycle.submit(session, caller.project_id, spec)
+def _book(session: Session, caller: Principal, asked: JobSpec | CheckSpec, key: str | None, digest: bytes) -> Job:
+    if isinstance(asked, CheckSpec):
+        job = lifecycle.submit(session, caller.project_id, asked.as_job(), "check")
+    else:
+        job = lifecycle.submit(session, caller.project_id, asked)
     if key is not None:
         row = {"project_id": caller.project_id, "key": key, "request_sha256": digest, "job_id": job.id}
         statement = insert(IdempotencyKey).values(**row).on_conflict_do_nothing().returning(IdempotencyKey.key)
@@ -142,5 +167,5 @@ def _known(session: Session, caller: Principal, key: str, digest: bytes) -> Job 
         return None
     if row.request_sha256 != digest:
         detail = "This Idempotency-Key was used for a different body"
-        raise Problem(422, Code.IDEMPOTENCY_KEY_REUSED, detail, hint="Use a new key for a new job")
+        raise Problem(422, Code.IDEMPOTENCY_KEY_REUSED, detail, hint="Use a new key for a new request")
     return session.get_one(Job, row.job_id)

@@ -68,7 +68,7 @@ def _run(stack: Stack, screen: Screen) -> int:
             job = client.job(job_id)
             checkpoints = client.checkpoints(job_id)
     if job["status"] != "succeeded":
-        print_failure(screen.console, job)
+        print_failure(screen.console, job, stack.store)
         return 1
     best = next((one for one in checkpoints if one["id"] == (job["best"] or {}).get("checkpoint")), None)
     print_success(screen.console, job, best, stack.store)

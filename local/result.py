@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from local.story import percent
+from local.story import data_line, percent
 
 JsonObject = dict[str, Any]
 
@@ -40,18 +40,28 @@ def print_success(console: Console, job: JsonObject, checkpoint: JsonObject | No
     if checkpoint:
         size = f"{_size(checkpoint['size_bytes'])}, step {checkpoint['step']:,}"
         facts.append(f"checkpoint {_short(store / checkpoint['path'])} ({size})")
+    if job.get("data"):
+        facts.insert(0, data_line(job["data"], job.get("data_report")))
+    if job.get("data_report"):
+        facts.append(_report_file(job, store))
     for line in facts:
         console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
     console.print()
     console.print(_time_table(job), highlight=False)
 
 
-def print_failure(console: Console, job: JsonObject) -> None:
+def print_failure(console: Console, job: JsonObject, store: Path) -> None:
     error = job.get("error") or {}
     console.print(f"\n[bold red]The job ended as {job['status']}[/]: {escape(str(job['reason']))}", highlight=False)
     for part in ("message", "hint", "log_excerpt"):
         if error.get(part):
             console.print(f"{part.replace('_', ' ')}: {error[part]}", markup=False, highlight=False)
+    if job.get("data_report"):
+        console.print(_report_file(job, store), markup=False, highlight=False, soft_wrap=True)
+
+
+def _report_file(job: JsonObject, store: Path) -> str:
+    return f"data report {_short(store / job['data_report']['path'] / 'data_report.json')}"
 
 
 def _time_table(job: JsonObject) -> Table:

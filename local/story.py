@@ -10,7 +10,6 @@ JsonObject = dict[str, Any]
 
 # Events that a person should see as a line of their own; the others move the bar.
 TOLD = {
-    "data.report",
     "plan.chosen",
     "job.requeued",
     "job.early_stopped",
@@ -40,6 +39,7 @@ class Story:
     total_steps: int | None = None
     eta_seconds: float | None = None
     images_per_second: float | None = None
+    data_report: JsonObject | None = None
     latest: dict[str, float] = field(default_factory=dict)
 
     def tell(self, event: str, data: JsonObject) -> list[str]:
@@ -54,6 +54,12 @@ class Story:
         if event == "plan.chosen":
             self.total_steps, self.total_epochs = details.get("total_steps"), details.get("total_epochs")
             return [_plan(data["message"], details)]
+        if event == "data.report":
+            self.data_report = details
+            # The first inspection is told together with what is left to train on; one after the training stands alone.
+            return [str(data["message"])] if self.status == "running" else []
+        if event == "data.ready":
+            return [data_line(details, self.data_report)]
         return [str(data["message"])] if event in TOLD else []
 
     def _progress(self, data: JsonObject) -> None:
@@ -91,6 +97,27 @@ class Story:
         if self.eta_seconds is not None and self.status == "running":
             parts.append(f"{duration(self.eta_seconds)} left")
         return "  ".join(parts)
+
+
+def data_line(data: JsonObject, report: JsonObject | None) -> str:
+    """For example `6,998 images of 10 classes ready; 2 exact duplicates removed; 31 blurred flagged (data_report)`."""
+    line = f"{sum(data['images'].values()):,} images of {len(data['classes'])} classes ready"
+    if report is None:
+        return line
+    removed = {name: count for name, count in report["removed"].items() if count}
+    flagged = {name: count - removed.get(name, 0) for name, count in report["findings"].items()}
+    parts = [f"{_counted(removed)} removed"] if removed else []
+    parts += [f"{_counted(flagged)} flagged"] if any(flagged.values()) else []
+    return "; ".join([line, *(parts or ["nothing found"])]) + " (data_report)"
+
+
+def _counted(findings: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {_words(name, count)}" for name, count in findings.items() if count)
+
+
+def _words(finding: str, count: int) -> str:
+    words = finding.replace("_", " ")
+    return words.removesuffix("s") if count == 1 else words
 
 
 def _plan(message: str, details: JsonObject) -> str:

@@ -7,20 +7,18 @@ Writes that come from an attempt are guarded by its number: once a newer attempt
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import func, select, text, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from api.book import queries
 from api.book import status as states
+from api.book.events import QUEUE_CHANNEL, record_event, ring, touch
 from api.book.ids import new_id
-from api.book.models import Attempt, Checkpoint, Event, Job, JsonObject, Trial, Worker
+from api.book.models import Attempt, Job, JsonObject, Trial, Worker
 from api.book.status import HELD, REASONS, TERMINAL, Status
-from training_core.spec import SPEC_VERSION, JobSpec
+from training_core.spec import SPEC_VERSION, JobSpec, Work
 from training_core.wire import Reason
-
-QUEUE_CHANNEL = "trainyard_queue"
-JOBS_CHANNEL = "trainyard_jobs"
 
 
 class StaleAttempt(Exception):
@@ -35,14 +33,16 @@ class InvalidTransition(Exception):
 
     def __init__(self, job: Job, action: str) -> None:
         self.allowed = states.actions(Status(job.status))
-        super().__init__(f"a job that is {job.status} cannot be asked to {action}")
+        what = "job" if job.work == "train" else "dataset check"
+        super().__init__(f"a {what} that is {job.status} cannot be asked to {action}")
 
 
-def submit(session: Session, project_id: str, spec: JobSpec) -> Job:
+def submit(session: Session, project_id: str, spec: JobSpec, work: Work = "train") -> Job:
     """Book a job with its trial and first event; the dispatcher hears of it when the caller commits."""
     job = Job(
-        id=new_id("job"),
+        id=new_id(queries.ID_PREFIX[work]),
         project_id=project_id,
+        work=work,
         name=spec.name,
         external_id=spec.external_id,
         spec=spec.model_dump(mode="json"),
@@ -58,8 +58,8 @@ def submit(session: Session, project_id: str, spec: JobSpec) -> Job:
     session.add(job)
     session.flush()
     session.add(Trial(job_id=job.id, number=0, status=Status.QUEUED, reason=Reason.SUBMITTED, attempt=0, losses=0))
-    record_event(session, job, "job.created", "Job accepted")
-    _ring(session, QUEUE_CHANNEL, job.id)
+    record_event(session, job, "job.created", "Job accepted" if work == "train" else "Dataset check accepted")
+    ring(session, QUEUE_CHANNEL, job.id)
     session.flush()
     session.refresh(job)
     return job
@@ -77,13 +77,23 @@ def request_cancel(session: Session, job_id: str) -> Job:
         raise InvalidTransition(job, "cancel")
     if job.cancel_requested_at is None:
         job.cancel_requested_at = _now(session)
-        job.status_detail = "Cancelling: the training writes a checkpoint first" if job.status in HELD else None
+        job.status_detail = _what_a_cancel_waits_for(job)
         if job.status == Status.QUEUED:
             trial = _trial(session, job.id, 0)
             _end(session, job, trial, Reason.CANCELLED_BY_CLIENT, "Cancelled while queued")
-        _ring(session, QUEUE_CHANNEL, job.id)
+        ring(session, QUEUE_CHANNEL, job.id)
     touch(session, job)
     return job
+
+
+def _what_a_cancel_waits_for(job: Job) -> str | None:
+    match job.status:
+        case Status.RUNNING:
+            return "Cancelling: the training writes a checkpoint first"
+        case Status.PREPARING:
+            return "Cancelling: the preparation of the data is being stopped"
+        case _:
+            return None
 
 
 def book_attempt(session: Session, job: Job, trial: Trial, worker: Worker, *, device: str, devices: int) -> Attempt:
@@ -106,7 +116,7 @@ def book_attempt(session: Session, job: Job, trial: Trial, worker: Worker, *, de
         incarnation=worker.incarnation,
         device=device,
         devices=devices,
-        resume_from=newest_checkpoint(session, job.id, trial.number),
+        resume_from=queries.newest_checkpoint(session, job.id, trial.number),
         last_seq=0,
         made_progress=False,
     )
@@ -129,12 +139,22 @@ def claim(session: Session, attempt: Attempt) -> None:
     record_event(session, job, "job.preparing", f"Attempt {attempt.number} prepares on {attempt.worker}", detail)
 
 
-def start(session: Session, attempt: Attempt, resumed_from_step: int) -> None:
-    """The ranks are up: preparing -> running."""
+def data_ready(session: Session, attempt: Attempt, at: datetime) -> None:
+    """The data of the attempt is prepared: from now on it holds its devices, or waits for them on its host."""
+    job, _ = _current(session, attempt)
+    attempt.data_ready_at = attempt.data_ready_at or at
+    job.data_ready_at = job.data_ready_at or at
+    if attempt.devices and job.cancel_requested_at is None:
+        job.status_detail = f"The data is ready; the training begins when worker {attempt.worker} has a free slot"
+
+
+def start(session: Session, attempt: Attempt, resumed_from_step: int, at: datetime) -> None:
+    """preparing -> running: the ranks are up since `at`, by the clock of their host like all phases of an attempt."""
     job, trial = _current(session, attempt)
+    job.status_detail = job.status_detail if job.cancel_requested_at is not None else None
     trial.status, trial.reason = Status.RUNNING, Reason.TRAINING
     _move(session, job, Reason.TRAINING)
-    job.processes_up_at = job.processes_up_at or _now(session)
+    job.processes_up_at = job.processes_up_at or at
     message = f"Training resumed from step {resumed_from_step}" if resumed_from_step else "Training started"
     detail = {"attempt": attempt.number, "resumed_from_step": resumed_from_step}
     record_event(session, job, "job.started", message, detail)
@@ -179,7 +199,7 @@ def _settle(
     record_event(
         session, job, "job.requeued", job.status_detail, {"attempt": attempt.number, "reason": reason}, level="warning"
     )
-    return _ring(session, QUEUE_CHANNEL, job.id)
+    return ring(session, QUEUE_CHANNEL, job.id)
 
 
 def _end(
@@ -226,53 +246,6 @@ def lock_job(session: Session, job_id: str) -> Job:
 def _trial(session: Session, job_id: str, number: int) -> Trial:
     query = select(Trial).where(Trial.job_id == job_id, Trial.number == number).with_for_update()
     return session.scalars(query.execution_options(populate_existing=True)).one()
-
-
-def newest_checkpoint(session: Session, job_id: str, trial: int) -> str | None:
-    """Path of the checkpoint to resume from, or None."""
-    return session.scalars(
-        select(Checkpoint.path)
-        .where(Checkpoint.job_id == job_id, Checkpoint.trial == trial, Checkpoint.deleted_at.is_(None))
-        .order_by(Checkpoint.step.desc(), Checkpoint.attempt.desc())
-        .limit(1)
-    ).first()
-
-
-def record_event(
-    session: Session,
-    job: Job,
-    kind: str,
-    message: str,
-    data: dict[str, Any] | None = None,
-    *,
-    level: str = "info",
-    trial: int | None = 0,
-) -> None:
-    """Append the job's next event; the job's row must be locked, which is what keeps the numbers without gaps."""
-    job.last_event_seq += 1
-    session.add(
-        Event(
-            job_id=job.id,
-            seq=job.last_event_seq,
-            type=kind,
-            trial=trial,
-            level=level,
-            message=message[:2000],
-            data=data or {},
-        )
-    )
-    touch(session, job)
-
-
-def touch(session: Session, job: Job) -> None:
-    """Count a visible change and wake whoever watches this job, once the caller commits."""
-    job.version += 1
-    job.updated_at = func.now()  # evaluated by the database at the flush
-    _ring(session, JOBS_CHANNEL, job.id)
-
-
-def _ring(session: Session, channel: str, payload: str) -> None:
-    session.execute(text("SELECT pg_notify(:channel, :payload)"), {"channel": channel, "payload": payload})
 
 
 def _now(session: Session) -> datetime:

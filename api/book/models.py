@@ -24,6 +24,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from api.book.status import HELD, TERMINAL, Status
+from training_core.spec import Work
 
 JsonObject = dict[str, Any]
 
@@ -83,7 +84,7 @@ class ApiKey(Base):
 
 
 class Job(Base):
-    """`version` counts every visible change (the ETag); `last_event_seq` numbers the job's events."""
+    """A training, or a dataset check (`work`). `version` counts visible changes (the ETag), `last_event_seq` events."""
 
     __tablename__ = "jobs"
 
@@ -91,6 +92,7 @@ class Job(Base):
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
     name: Mapped[str | None]
     external_id: Mapped[str | None]
+    work: Mapped[Work] = mapped_column(Text, server_default="train")
     spec: Mapped[JsonObject]
     spec_version: Mapped[int]
     priority: Mapped[int]
@@ -115,6 +117,7 @@ class Job(Base):
 
     progress: Mapped[JsonObject | None]
     data: Mapped[JsonObject | None]
+    data_report: Mapped[JsonObject | None]
     plan: Mapped[JsonObject | None]
     result: Mapped[JsonObject | None]
     error: Mapped[JsonObject | None]
@@ -123,6 +126,8 @@ class Job(Base):
         CheckConstraint(_ANY, name="status_known"),
         CheckConstraint(f"(finished_at IS NULL) = ({_OPEN})", name="finished_when_terminal"),
         CheckConstraint("status <> 'failed' OR error IS NOT NULL", name="failed_has_error"),
+        CheckConstraint("work IN ('train', 'check')", name="work_known"),
+        CheckConstraint("work <> 'check' OR status <> 'running'", name="check_never_trains"),
         Index("ix_jobs_project_newest", "project_id", "id"),
         Index("ix_jobs_open", "status", "priority", "id", postgresql_where=f"({_OPEN})"),
         UniqueConstraint("project_id", "external_id"),
@@ -150,7 +155,7 @@ class Trial(Base):
 
 
 class Attempt(Base):
-    """One execution of a trial. `last_seq` is the last report in the book; reports beyond it wait for their turn."""
+    """One execution of a trial. `last_seq` is the last report in the book; `slots.py` says when `devices` are held."""
 
     __tablename__ = "attempts"
 
@@ -169,11 +174,13 @@ class Attempt(Base):
     booked_at: Mapped[datetime] = mapped_column(server_default=func.now())
     sent_at: Mapped[datetime | None]
     claimed_at: Mapped[datetime | None]
+    data_ready_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
 
     __table_args__ = (
         ForeignKeyConstraint(["job_id", "trial"], ["trials.job_id", "trials.number"]),
         UniqueConstraint("job_id", "trial", "number"),
+        CheckConstraint("devices >= 0", name="devices_not_negative"),
         CheckConstraint("(finished_at IS NULL) = (reason IS NULL)", name="finished_has_reason"),
         Index("ix_attempts_open", "worker", postgresql_where="finished_at IS NULL"),
     )

@@ -9,8 +9,11 @@ from datetime import datetime
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from api.book.models import Attempt, Checkpoint, Event, Job, Worker
+from api.book.models import Attempt, Checkpoint, Event, Job
 from api.book.status import Status
+from training_core.spec import Work
+
+ID_PREFIX: dict[Work, str] = {"train": "job", "check": "chk"}
 
 
 @dataclass(frozen=True)
@@ -25,13 +28,21 @@ class JobFilter:
     created_after: datetime | None = None
 
 
-def job_of(session: Session, project_id: str, job_id: str) -> Job | None:
-    return session.scalars(select(Job).where(Job.id == job_id, Job.project_id == project_id)).one_or_none()
+def job_of(session: Session, project_id: str, job_id: str, work: Work = "train") -> Job | None:
+    """None also for a dataset check where a job is asked for, and the other way round."""
+    query = select(Job).where(Job.id == job_id, Job.project_id == project_id, Job.work == work)
+    return session.scalars(query).one_or_none()
 
 
-def list_jobs(session: Session, project_id: str, narrow: JobFilter, after: str | None, limit: int) -> Sequence[Job]:
-    """Newest first, behind the job `after`; one more than `limit` tells that there is a next page."""
-    query = select(Job).where(Job.project_id == project_id)
+def list_jobs(
+    session: Session, project_id: str, narrow: JobFilter, *, after: str | None, limit: int, work: Work = "train"
+) -> Sequence[Job]:
+    """Newest first, behind the job `after`; one more than `limit` tells that there is a next page.
+
+    The range of ids keeps jobs and checks apart within the index on (project_id, id), however many there are of either.
+    """
+    first, last = f"{ID_PREFIX[work]}_", f"{ID_PREFIX[work]}_z"  # a ULID has no small letter
+    query = select(Job).where(Job.project_id == project_id, Job.work == work, Job.id.between(first, last))
     if after is not None:
         query = query.where(Job.id < after)
     if narrow.statuses:
@@ -50,12 +61,10 @@ def list_jobs(session: Session, project_id: str, narrow: JobFilter, after: str |
 
 
 def queue_position(session: Session, job: Job) -> int:
-    """1 for the job that is next among all queued ones."""
+    """1 for the one that is next among all queued jobs, or among all queued checks."""
     ahead = (Job.priority > job.priority) | ((Job.priority == job.priority) & (Job.id < job.id))
-    return (
-        1
-        + session.execute(select(func.count()).select_from(Job).where(Job.status == Status.QUEUED, ahead)).scalar_one()
-    )
+    queued = select(func.count()).select_from(Job).where(Job.status == Status.QUEUED, Job.work == job.work, ahead)
+    return 1 + session.execute(queued).scalar_one()
 
 
 def events_after(session: Session, job_id: str, after: int, limit: int, types: Sequence[str] = ()) -> Sequence[Event]:
@@ -91,6 +100,16 @@ def best_checkpoint(session: Session, job_id: str) -> Checkpoint | None:
     ).first()
 
 
+def newest_checkpoint(session: Session, job_id: str, trial: int) -> str | None:
+    """Path of the checkpoint to resume from, or None."""
+    return session.scalars(
+        select(Checkpoint.path)
+        .where(Checkpoint.job_id == job_id, Checkpoint.trial == trial, Checkpoint.deleted_at.is_(None))
+        .order_by(Checkpoint.step.desc(), Checkpoint.attempt.desc())
+        .limit(1)
+    ).first()
+
+
 def newest_attempt(session: Session, job_id: str) -> Attempt | None:
     return session.scalars(
         select(Attempt)
@@ -98,11 +117,3 @@ def newest_attempt(session: Session, job_id: str) -> Attempt | None:
         .order_by(Attempt.booked_at.desc(), Attempt.number.desc())
         .limit(1)
     ).first()
-
-
-def workers_with_attempts(session: Session) -> list[tuple[Worker, list[Attempt]]]:
-    """Every worker the book knows, each with the attempts it holds now."""
-    held: dict[str, list[Attempt]] = {}
-    for attempt in session.scalars(select(Attempt).where(Attempt.finished_at.is_(None))):
-        held.setdefault(attempt.worker, []).append(attempt)
-    return [(worker, held.get(worker.name, [])) for worker in session.scalars(select(Worker).order_by(Worker.name))]

@@ -1,7 +1,7 @@
 """Status says where a job is, reason says why. This page is the whole map from the one to the other.
 
     queued -> preparing -> running -> succeeded | failed | cancelled
-       ^_________|____________|   on loss, shutdown of the worker, a died process
+       ^_________|____________|   on loss, shutdown of the worker, a died process, no free slot
 
 Terminal states never change. `docs/job-lifecycle.md` draws it.
 """
@@ -24,7 +24,7 @@ class Status(StrEnum):
 
 
 TERMINAL = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED})
-HELD = frozenset({Status.PREPARING, Status.RUNNING})  # an attempt holds slots
+HELD = frozenset({Status.PREPARING, Status.RUNNING})  # an attempt has the job; `slots.py` says when it holds devices
 
 Retry = Literal["never", "counted", "free"]
 
@@ -48,9 +48,11 @@ REASONS: dict[Reason, Verdict] = {
     Reason.DATASET_FORBIDDEN: Verdict(Status.FAILED),
     Reason.DATASET_EMPTY: Verdict(Status.FAILED),
     Reason.DATASET_INVALID: Verdict(Status.FAILED),
+    Reason.DATASET_CHANGED: Verdict(Status.FAILED),
     Reason.IMAGE_CORRUPT: Verdict(Status.FAILED),
     Reason.CREDENTIALS_UNKNOWN: Verdict(Status.FAILED),
     Reason.UNSUPPORTED: Verdict(Status.FAILED),
+    Reason.WEIGHTS_UNAVAILABLE: Verdict(Status.FAILED),
     Reason.OUT_OF_MEMORY: Verdict(Status.FAILED),
     Reason.NO_SPACE: Verdict(Status.FAILED),
     Reason.CHECKPOINT_INVALID: Verdict(Status.FAILED),
@@ -60,6 +62,7 @@ REASONS: dict[Reason, Verdict] = {
     Reason.STALLED: Verdict(Status.QUEUED, "counted"),
     Reason.WORKER_LOST: Verdict(Status.QUEUED, "counted"),
     Reason.WORKER_SHUTDOWN: Verdict(Status.QUEUED, "free"),
+    Reason.NO_SLOT: Verdict(Status.QUEUED, "free"),
     Reason.RETRIES_EXHAUSTED: Verdict(Status.FAILED),
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import psycopg
 import redis
@@ -12,15 +12,17 @@ from kombu.exceptions import OperationalError as BrokerError
 from sqlalchemy import func, or_, select, text, update
 from sqlalchemy.orm import Session
 
-from api.book import lifecycle
+from api.book import lifecycle, queries, slots
 from api.book.database import Sessions
-from api.book.models import Attempt, Job, Trial, Worker
+from api.book.events import QUEUE_CHANNEL
+from api.book.models import Attempt, Job, Trial
+from api.book.slots import Room
 from api.book.status import HELD, Status
 from api.control.broker import Postman
 from api.profiles import Profile, Profiles
 from api.settings import Settings
-from training_core.spec import JobSpec
-from training_core.wire import WISHES_HASH, Ticket, Wish
+from training_core.spec import JobSpec, Work
+from training_core.wire import WISHES_HASH, Reason, Ticket, Wish
 
 POLL_SECONDS = 1.0
 QUEUE_LOOK = 200
@@ -40,7 +42,7 @@ class Dispatcher:
     def __call__(self, stop: threading.Event) -> None:
         url = self._settings.database_url.get_secret_value().replace("postgresql+psycopg://", "postgresql://", 1)
         with psycopg.connect(url, autocommit=True, connect_timeout=5) as bell:
-            bell.execute(f"LISTEN {lifecycle.QUEUE_CHANNEL}")
+            bell.execute(f"LISTEN {QUEUE_CHANNEL}")
             while not stop.is_set():
                 self.dispatch()
                 for _ in bell.notifies(timeout=POLL_SECONDS, stop_after=1):
@@ -54,36 +56,36 @@ class Dispatcher:
         self._send_wishes()
 
     def _book(self, session: Session) -> None:
-        free = _free_slots(session)
-        waiting = session.scalars(
-            select(Job)
-            .where(Job.status == Status.QUEUED, Job.cancel_requested_at.is_(None))
-            .order_by(Job.priority.desc(), Job.id)
-            .limit(QUEUE_LOOK)
-            .with_for_update(skip_locked=True)
-        ).all()
-        for job in waiting:
-            profile = self._profiles.choose(JobSpec.model_validate(job.spec).compute.profile, free)
-            worker = next((worker for worker, slots in free.items() if _fits(profile, worker, slots)), None)
-            if profile is None or worker is None:
-                continue
-            trial = session.scalars(select(Trial).where(Trial.job_id == job.id).with_for_update()).one()
-            lifecycle.book_attempt(session, job, trial, worker, device=profile.device, devices=profile.devices)
-            free[worker] -= profile.devices
+        lending = [room for room in slots.rooms(session) if room.lends]
+        for job in _waiting(session, "train"):
+            profile = self._profiles.choose(job.spec["compute"]["profile"], [room.worker for room in lending])
+            if profile is not None:
+                room = _roomiest_for(session, job, profile, lending)
+                self._book_on(session, job, room, profile.device, profile.devices)
+        for job in _waiting(session, "check"):
+            room = max((room for room in lending if room.takes_check()), key=_roominess, default=None)
+            self._book_on(session, job, room, room.worker.device if room else "cpu", 0)
+
+    def _book_on(self, session: Session, job: Job, room: Room | None, device: str, devices: int) -> None:
+        if room is None:
+            return
+        trial = session.scalars(select(Trial).where(Trial.job_id == job.id).with_for_update()).one()
+        lifecycle.book_attempt(session, job, trial, room.worker, device=device, devices=devices)
+        room.booked.append(slots.Booked(job.id, job.work, devices, ready=job.data_ready_at is not None))
 
     def _send_tickets(self) -> None:
         """Send every ticket that was never sent or not claimed in time; a lost or doubled one does no harm."""
         overdue = func.now() - text(f"interval '{self._settings.claim_seconds} seconds'")
         with self._sessions.begin() as session:
             unclaimed = session.execute(
-                select(Attempt, Job.spec)
+                select(Attempt, Job)
                 .join(Job, Job.id == Attempt.job_id)
                 .where(Attempt.finished_at.is_(None), Attempt.claimed_at.is_(None))
                 .where(or_(Attempt.sent_at.is_(None), Attempt.sent_at < overdue))
             ).all()
-        for attempt, spec in unclaimed:
+        for attempt, job in unclaimed:
             try:
-                self._postman.send(_ticket(attempt, JobSpec.model_validate(spec)), attempt.worker)
+                self._postman.send(_ticket(attempt, job), attempt.worker)
             except BrokerError as error:
                 log.warning("ticket of %s not sent (%s); it will be", attempt.id, type(error).__name__)
                 return
@@ -102,31 +104,41 @@ class Dispatcher:
             self._redis.hset(WISHES_HASH, mapping=dict.fromkeys(stopping, Wish.STOP.value))
 
 
-def _ticket(attempt: Attempt, spec: JobSpec) -> Ticket:
+def _waiting(session: Session, work: Work) -> Sequence[Job]:
+    """Queued jobs, or queued checks, locked, in the order in which they go; a thousand checks hide no job."""
+    query = select(Job).where(Job.status == Status.QUEUED, Job.cancel_requested_at.is_(None), Job.work == work)
+    query = query.order_by(Job.priority.desc(), Job.id).limit(QUEUE_LOOK).with_for_update(skip_locked=True)
+    return session.scalars(query).all()
+
+
+def _roomiest_for(session: Session, job: Job, profile: Profile, lending: list[Room]) -> Room | None:
+    ready = job.data_ready_at is not None
+    fitting = [room for room in lending if profile.serves(room.worker) and room.takes(profile.devices, ready=ready)]
+    home = _home(session, job) if ready else None
+    return max(fitting, key=lambda room: (room.worker.name == home, _roominess(room)), default=None)
+
+
+def _home(session: Session, job: Job) -> str | None:
+    """The host that gave the job back in good health: its data lies there, ready."""
+    last = queries.newest_attempt(session, job.id)
+    return last.worker if last is not None and last.reason in {Reason.NO_SLOT, Reason.WORKER_SHUTDOWN} else None
+
+
+def _roominess(room: Room) -> tuple[int, int]:
+    """The most free slots first, then the fewest attempts; equal rooms in the order of their names."""
+    return room.unclaimed, -len(room.booked)
+
+
+def _ticket(attempt: Attempt, job: Job) -> Ticket:
     return Ticket(
         attempt_id=attempt.id,
         job_id=attempt.job_id,
         trial=attempt.trial,
         attempt=attempt.number,
-        spec=spec,
+        work=job.work,
+        spec=JobSpec.model_validate(job.spec),
         device=attempt.device,
         devices=attempt.devices,
         incarnation=attempt.incarnation,
         resume_from=attempt.resume_from,
     )
-
-
-def _free_slots(session: Session) -> dict[Worker, int]:
-    """Slots that each live worker can lend now, by the book's own count of what it gave away."""
-    given = (
-        select(Attempt.worker, func.sum(Attempt.devices)).where(Attempt.finished_at.is_(None)).group_by(Attempt.worker)
-    )
-    held: dict[str, int] = dict(session.execute(given).all())
-    workers: Iterable[Worker] = session.scalars(
-        select(Worker).where(Worker.status == "online", Worker.draining.is_(False)).order_by(Worker.name)
-    )
-    return {worker: worker.slots - held.get(worker.name, 0) for worker in workers}
-
-
-def _fits(profile: Profile | None, worker: Worker, slots: int) -> bool:
-    return profile is not None and profile.device == worker.device and profile.devices <= slots

@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 
 from api.book import lifecycle
 from api.book.database import Sessions
+from api.book.events import record_event
 from api.book.models import Attempt, Job, Worker
 from api.settings import Settings
 from training_core.wire import RECORDED_HASH, WISHES_HASH, WORKERS_HASH, Heartbeat, Wish
@@ -86,9 +87,7 @@ class Janitor:
         ).all():
             job = lifecycle.lock_job(session, job_id)
             job.status_detail = f"Worker {worker.name} is unreachable; the job moves on if it stays silent"
-            lifecycle.record_event(
-                session, job, "worker.suspected", job.status_detail, {"worker": worker.name}, level="warning"
-            )
+            record_event(session, job, "worker.suspected", job.status_detail, {"worker": worker.name}, level="warning")
 
     def _take_back(self, beats: dict[str, Heartbeat]) -> None:
         with self._sessions.begin() as session:

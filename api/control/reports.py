@@ -14,8 +14,9 @@ from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.orm import Session
 
 from api.book import lifecycle, series
+from api.book.events import record_event, touch
 from api.book.ids import new_id
-from api.book.models import Attempt, Checkpoint, Job
+from api.book.models import Attempt, Checkpoint, Job, JsonObject
 from training_core import events as reports
 from training_core.wire import Reason
 
@@ -89,13 +90,11 @@ class _Batch:
         """Write what was gathered and count one change for the whole batch."""
         self.write_points()
         if self.job is not None and self.taken:
-            lifecycle.touch(self.session, self.job)
+            touch(self.session, self.job)
 
     def _refuse(self, job: Job, what: str) -> None:
         message = f"A report of the worker could not be read ({what})"
-        lifecycle.record_event(
-            self.session, job, "alert.raised", message, {"alert": "unreadable_report"}, level="warning"
-        )
+        record_event(self.session, job, "alert.raised", message, {"alert": "unreadable_report"}, level="warning")
 
     def _apply(self, job: Job, report: reports.AnyReport) -> None:
         match report:
@@ -104,7 +103,7 @@ class _Batch:
             case reports.Started():
                 self.write_points()
                 series.cut_after(self.session, job.id, self.attempt.trial, report.resumed_from_step)
-                lifecycle.start(self.session, self.attempt, report.resumed_from_step)
+                lifecycle.start(self.session, self.attempt, report.resumed_from_step, _moment(report.at))
             case reports.Metric():
                 self._gather(report)
             case reports.Finished():
@@ -113,6 +112,8 @@ class _Batch:
                 lifecycle.finish(self.session, self.attempt, _reason(report.reason), error, self.losses_limit)
             case reports.CheckpointSaved() | reports.CheckpointDeleted():
                 self._checkpoint(job, report)
+            case reports.DataReady():
+                _data_ready(self.session, job, self.attempt, report)
             case _:
                 _describe(self.session, job, report)
 
@@ -133,7 +134,7 @@ class _Batch:
         if isinstance(report, reports.CheckpointDeleted):
             if known is not None and known.deleted_at is None:
                 known.deleted_at = func.now()
-                lifecycle.record_event(
+                record_event(
                     self.session, job, "checkpoint.deleted", f"Checkpoint of step {known.step} deleted",
                     {"id": known.id, "step": known.step},
                 )  # fmt: skip
@@ -148,30 +149,50 @@ class _Batch:
         self.session.add(row)
         self.attempt.made_progress = True
         detail = {"id": row.id, "step": row.step, "kept_because": row.kept_because, "metrics": values["metrics"]}
-        lifecycle.record_event(self.session, job, "checkpoint.saved", f"Checkpoint of step {row.step} saved", detail)
+        record_event(self.session, job, "checkpoint.saved", f"Checkpoint of step {row.step} saved", detail)
+
+
+def _data_ready(session: Session, job: Job, attempt: Attempt, report: reports.DataReady) -> None:
+    lifecycle.data_ready(session, attempt, _moment(report.at))
+    job.data = _facts(report)
+    splits = ", ".join(f"{name} {count:,}" for name, count in report.images.items() if count)
+    message = f"{sum(report.images.values()):,} images of {len(report.classes)} classes are ready ({splits})"
+    record_event(session, job, "data.ready", message, job.data)
+
+
+def _data_reported(report: reports.DataReported) -> str:
+    """For example `7,000 images inspected: 2 exact duplicates, 31 blurred; 2 images left out`."""
+    found = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in report.findings.items() if count)
+    left_out = sum(report.removed.values())
+    ending = f"; {left_out:,} {'image' if left_out == 1 else 'images'} left out" if left_out else ""
+    return f"{report.images:,} images inspected: {found or 'nothing found'}{ending}"
+
+
+def _facts(report: reports.AnyReport) -> JsonObject:
+    facts: JsonObject = json.loads(report.model_dump_json(exclude={"kind", "seq", "at"}))
+    return facts
 
 
 def _describe(session: Session, job: Job, report: reports.AnyReport) -> None:
     """Reports that fill a column of the job or become an event as they are."""
-    facts = json.loads(report.model_dump_json(exclude={"kind", "seq", "at"}))
+    facts = _facts(report)
     match report:
-        case reports.DataReady():
-            job.data, job.data_ready_at = facts, job.data_ready_at or _moment(report.at)
-            message = f"{sum(report.images.values())} images of {len(report.classes)} classes are ready"
-            lifecycle.record_event(session, job, "data.report", message, facts)
+        case reports.DataReported():
+            job.data_report = facts
+            record_event(session, job, "data.report", _data_reported(report), facts)
         case reports.PlanChosen():
             job.plan = facts
-            lifecycle.record_event(session, job, "plan.chosen", f"{report.total_steps} steps planned", facts)
+            record_event(session, job, "plan.chosen", f"{report.total_steps} steps planned", facts)
         case reports.FirstStep():
             job.first_step_at = job.first_step_at or _moment(report.at)
         case reports.Progress():
             job.progress = facts
         case reports.EarlyStopped():
             message = f"No new best {report.metric} in {report.patience} evaluations; the best was {report.best:.4g}"
-            lifecycle.record_event(session, job, "job.early_stopped", message, facts)
+            record_event(session, job, "job.early_stopped", message, facts)
         case reports.AlertRaised():
             data = {**facts["data"], "alert": report.alert}
-            lifecycle.record_event(session, job, "alert.raised", report.message, data, level="warning")
+            record_event(session, job, "alert.raised", report.message, data, level="warning")
         case reports.Summary():
             job.result = facts
 

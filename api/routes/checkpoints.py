@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Header, Query
 from fastapi.responses import Response, StreamingResponse
 
 from api import render, schemas
 from api.book import queries
-from api.deps import Caller, SessionsOf
+from api.deps import Caller, SessionsOf, StoreOf
 from api.errors import not_found
-from api.store import ByteRange, Store, parse_range, pieces
+from api.store import send
 
 router = APIRouter(prefix="/v1/jobs/{job_id}/checkpoints", tags=["checkpoints"])
 
@@ -39,7 +39,7 @@ def read_checkpoint(job_id: str, checkpoint_id: str, sessions: SessionsOf, calle
 
 @router.get("/{checkpoint_id}/download", response_class=StreamingResponse)
 def download(
-    request: Request, job_id: str, checkpoint_id: str, sessions: SessionsOf, caller: Caller,
+    job_id: str, checkpoint_id: str, sessions: SessionsOf, caller: Caller, store: StoreOf,
     file: Annotated[str, Query(max_length=200, description="a name out of `files`")] = "model.safetensors",
     range_header: Annotated[str | None, Header(alias="Range", max_length=100)] = None,
 ) -> Response:  # fmt: skip
@@ -47,17 +47,8 @@ def download(
     answer = read_checkpoint(job_id, checkpoint_id, sessions, caller)
     if file not in answer.files:
         raise not_found(f"file in this checkpoint (it has {', '.join(sorted(answer.files))})")
-    size = answer.files[file]
-    span = parse_range(range_header, size)
-    store: Store = request.app.state.store
-    opened = store.open(answer.path, file)
-    sent = span or ByteRange(0, size)
-    headers = {
-        "Accept-Ranges": "bytes",
-        "Content-Length": str(sent.end - sent.start),
-        "Content-Disposition": f'attachment; filename="{job_id}-step-{answer.step}-{file}"',
-    }
-    if span is not None:
-        headers["Content-Range"] = f"bytes {span.start}-{span.end - 1}/{size}"
-    status = 200 if span is None else 206
-    return StreamingResponse(pieces(opened, sent), status, headers, "application/octet-stream")
+    name = f'attachment; filename="{job_id}-step-{answer.step}-{file}"'
+    return send(
+        store.open(answer.path, file), answer.files[file], "application/octet-stream", range_header=range_header,
+        headers={"Content-Disposition": name},
+    )  # fmt: skip

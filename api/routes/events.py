@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.concurrency import run_in_threadpool
+from sqlalchemy.orm import Session
 from sse_starlette import EventSourceResponse
 
 from api import render, schemas
@@ -20,19 +21,28 @@ from api.stream import Cursor, follow
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["events"])
 
 
+AfterSeq = Annotated[int, Query(ge=0, lt=2**63, description="the last `seq` you have")]
+Types = Annotated[str | None, Query(max_length=1000, description="event types with commas")]
+EventLimit = Annotated[int, Query(ge=1, description="at most 1000")]
+
+
 @router.get("/events", response_model=schemas.Page[schemas.EventAnswer])
 def list_events(
     job_id: str, sessions: SessionsOf, caller: Caller,
-    after: Annotated[int, Query(ge=0, lt=2**63, description="the last `seq` you have")] = 0,
-    types: Annotated[str | None, Query(max_length=1000, description="event types with commas")] = None,
-    limit: Annotated[int, Query(ge=1)] = 100,
+    after: AfterSeq = 0, types: Types = None, limit: EventLimit = 100,
 ) -> schemas.Page[schemas.EventAnswer]:  # fmt: skip
     """Events of the job in their order, oldest first."""
-    limit = min(limit, 1000)
     with sessions() as session:
         if queries.job_of(session, caller.project_id, job_id) is None:
             raise not_found("job")
-        rows = queries.events_after(session, job_id, after, limit + 1, types.split(",") if types else ())
+        return page_of_events(session, job_id, after, types, limit)
+
+
+def page_of_events(
+    session: Session, job_id: str, after: int, types: str | None, limit: int
+) -> schemas.Page[schemas.EventAnswer]:
+    limit = min(limit, 1000)
+    rows = queries.events_after(session, job_id, after, limit + 1, types.split(",") if types else ())
     data = [render.event(row) for row in rows[:limit]]
     more = len(rows) > limit
     return schemas.Page(data=data, has_more=more, next_cursor=str(data[-1].seq) if more else None)

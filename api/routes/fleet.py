@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from fastapi import APIRouter
+from sqlalchemy.orm import Session
 
 from api import schemas
-from api.book import queries
+from api.book import slots
 from api.book.models import Job
 from api.deps import Caller, ProfilesOf, SessionsOf
 
@@ -16,20 +17,16 @@ router = APIRouter(prefix="/v1", tags=["fleet"])
 def list_profiles(sessions: SessionsOf, _: Caller, profiles: ProfilesOf) -> schemas.Page[schemas.ProfileAnswer]:
     """Every profile with its price and how many such jobs could start now."""
     with sessions() as session:
-        workers = [
-            (worker.device, worker.slots, worker.slots - sum(attempt.devices for attempt in held))
-            for worker, held in queries.workers_with_attempts(session)
-            if worker.status == "online" and not worker.draining
-        ]
+        lending = [room for room in slots.rooms(session) if room.lends]
     data = []
     for profile in profiles.by_name.values():
-        fitting = [(slots, free) for device, slots, free in workers if device == profile.device]
+        serving = [room for room in lending if profile.serves(room.worker)]
         data.append(
             schemas.ProfileAnswer(
                 **profile.model_dump(exclude={"price_per_hour"}),
                 price_per_hour=str(profile.price_per_hour),
-                available=any(slots >= profile.devices for slots, _ in fitting),
-                free=sum(max(0, free) // profile.devices for _, free in fitting),
+                available=bool(serving),
+                free=sum(room.free // profile.devices for room in serving),
             )
         )
     return schemas.Page(data=data, has_more=False)
@@ -40,9 +37,9 @@ def list_workers(sessions: SessionsOf, caller: Caller) -> schemas.Page[schemas.W
     """Every worker that ever reported; the jobs shown are those of the caller's project."""
     data = []
     with sessions() as session:
-        for worker, held in queries.workers_with_attempts(session):
-            owned = [a.job_id for a in held if session.get_one(Job, a.job_id).project_id == caller.project_id]
-            free = worker.slots - sum(attempt.devices for attempt in held) if worker.status == "online" else 0
+        for room in slots.rooms(session):
+            worker = room.worker
+            owned = [one for one in room.booked if _project_of(session, one.job_id) == caller.project_id]
             data.append(
                 schemas.WorkerAnswer(
                     name=worker.name,
@@ -51,13 +48,18 @@ def list_workers(sessions: SessionsOf, caller: Caller) -> schemas.Page[schemas.W
                     device=worker.device,
                     device_name=worker.device_name,
                     slots=worker.slots,
-                    slots_free=max(0, free),
+                    slots_free=room.free if worker.status == "online" else 0,
                     cores=worker.cores,
                     memory_bytes=worker.memory_bytes,
                     draining=worker.draining,
-                    jobs=owned,
+                    jobs=[one.job_id for one in owned if one.work == "train"],
+                    dataset_checks=[one.job_id for one in owned if one.work == "check"],
                     last_seen_at=worker.last_seen_at,
                     version=worker.version,
                 )
             )
     return schemas.Page(data=data, has_more=False)
+
+
+def _project_of(session: Session, job_id: str) -> str:
+    return session.get_one(Job, job_id).project_id

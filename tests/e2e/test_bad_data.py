@@ -29,7 +29,7 @@ def make(data: Path) -> None:
         ({"uri": "file://nowhere"}, "dataset_unreachable", "nowhere"),
         ({"uri": "file://empty"}, "dataset_empty", "empty"),
         ({"uri": "file://one-class"}, "dataset_invalid", "class"),
-        ({"uri": "file://corrupt"}, "image_corrupt", "007.png"),
+        ({"uri": "file://corrupt", "cleaning": {"max_bad_fraction": 0}}, "image_corrupt", "007.png"),
         ({"uri": "file:///etc"}, "dataset_forbidden", "/etc"),
         ({"uri": "s3://bucket/x", "credentials": "nobody"}, "credentials_unknown", "nobody"),
     ],

@@ -95,13 +95,15 @@ class Control:
     janitor: Janitor
     beat: int = 0
 
-    def heartbeat(self, *attempts: str, incarnation: str = "one", slots: int = 1, draining: bool = False) -> None:
+    def heartbeat(
+        self, *attempts: str, worker: str = "host-a", incarnation: str = "one", slots: int = 1, draining: bool = False
+    ) -> None:
         self.beat += 1
         beat = Heartbeat(
-            worker="host-a", incarnation=incarnation, beat=self.beat, host="host-a", device="cpu", device_name="CPU",
+            worker=worker, incarnation=incarnation, beat=self.beat, host=worker, device="cpu", device_name="CPU",
             slots=slots, cores=2, memory_bytes=1 << 30, draining=draining, attempts=list(attempts), version="0",
         )  # fmt: skip
-        self.redis.hset(WORKERS_HASH, "host-a", beat.model_dump_json())
+        self.redis.hset(WORKERS_HASH, worker, beat.model_dump_json())
         self.janitor.look()
 
     def attempts(self) -> list[Attempt]:

@@ -30,6 +30,17 @@ def refused(client: httpx2.Client, body: Any) -> dict[str, Any]:
         ({"task": "image-clasification"}, "/task", "image-classification"),
         ({"model": {"name": "resnet5"}}, "/model/name", "resnet50"),
         ({"compute": {"profile": "gpu-3"}}, "/compute/profile", "gpu-8"),
+        ({"training": {"augmentation": "lihgt"}}, "/training/augmentation", "light"),
+        ({"training": {"augmentation": "atuo"}}, "/training/augmentation", "auto"),
+        ({"training": {"augmentation": {"preset": "strnog"}}}, "/training/augmentation/preset", "strong"),
+        ({"training": {"augmentation": {"mixp": 0.2}}}, "/training/augmentation/mixp", "mixup"),
+        ({"training": {"sampling": {"balance": "class"}}}, "/training/sampling/balance", "classes"),
+        ({"dataset": {"uri": "file:///x", "columns": {"lable": "y"}}}, "/dataset/columns/lable", "label"),
+        ({"dataset": {"uri": "file:///x", "cleaning": {"blured": "flag"}}}, "/dataset/cleaning/blured", "blurred"),
+        ({"dataset": {"uri": "file:///x", "cleaning": {"dark": "flg"}}}, "/dataset/cleaning/dark", "flag"),
+        ({"dataset": {"uri": "file:///x", "label_check": {"fold": 3}}}, "/dataset/label_check/fold", "folds"),
+        ({"dataset": {"uri": "file:///x", "format": "manifst"}}, "/dataset/format", "manifest"),
+        ({"dataset": {"uri": "flie:///x"}}, "/dataset/uri", "file"),
     ],
 )
 def test_the_nearest_valid_name_is_suggested(
@@ -54,6 +65,15 @@ def test_the_nearest_valid_name_is_suggested(
         ({**SPEC, "dataset": {"uri": "gopher://x/"}}, "/dataset/uri"),
         ({**SPEC, "dataset": {"uri": "/etc"}}, "/dataset/uri"),
         ({**SPEC, "dataset": {"uri": "file:///x", "split": {"validation": 0.9, "test": 0.5}}}, "/dataset/split"),
+        ({**SPEC, "dataset": {"uri": "hf://datasets/x"}}, "/dataset/uri"),
+        ({**SPEC, "dataset": {"uri": "zip://*.jpg::gopher://x/a.zip"}}, "/dataset/uri"),
+        ({**SPEC, "dataset": {"uri": "file:///x", "columns": {"image": ""}}}, "/dataset/columns/image"),
+        ({**SPEC, "dataset": {"uri": "file:///x", "label_check": {"folds": 1}}}, "/dataset/label_check/folds"),
+        ({**SPEC, "dataset": {"uri": "file:///x", "label_check": {"epochs": "all"}}}, "/dataset/label_check/epochs"),
+        ({**SPEC, "training": {"augmentation": 5}}, "/training/augmentation"),
+        ({**SPEC, "training": {"augmentation": {"mixup": "much"}}}, "/training/augmentation/mixup"),
+        ({**SPEC, "training": {"sampling": {"pacing_epochs": 0}}}, "/training/sampling/pacing_epochs"),
+        ({**SPEC, "model": {"trainable": "head"}}, "/model"),
         ({**SPEC, "labels": {"a b": "c"}}, "/labels/a b"),
         ({**SPEC, "name": "a\u0000b"}, "/name"),
     ],
@@ -61,6 +81,20 @@ def test_the_nearest_valid_name_is_suggested(
 def test_every_wrong_place_has_a_pointer(client: httpx2.Client, body: Any, pointer: str) -> None:
     problem = refused(client, body)
     assert any(entry["pointer"].startswith(pointer) for entry in problem["errors"]), problem["errors"]
+
+
+def test_a_text_for_the_augmentation_is_its_preset(client: httpx2.Client) -> None:
+    """So a fault in it has no place below it."""
+    [entry] = refused(client, {**SPEC, "training": {"augmentation": "lihgt"}})["errors"]
+    assert (entry["pointer"], entry["allowed"][-1]) == ("/training/augmentation", "auto")
+    spec = {**SPEC, "training": {"augmentation": "light"}}
+    stored = client.post("/v1/jobs?validate_only=true", json=spec).json()["spec"]
+    assert stored["training"]["augmentation"]["preset"] == "light"
+
+
+def test_a_field_that_takes_a_number_or_auto_says_both(client: httpx2.Client) -> None:
+    [entry] = refused(client, {**SPEC, "training": {"batch_size": "many"}})["errors"]
+    assert entry["message"].endswith(", or 'auto'")
 
 
 def test_rejected_values_are_never_echoed(client: httpx2.Client) -> None:

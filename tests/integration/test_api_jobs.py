@@ -40,6 +40,24 @@ def test_validate_only_books_nothing(client: httpx2.Client) -> None:
     assert client.post("/v1/jobs?validate_only=true", json={"task": "x"}).status_code == 422
 
 
+@pytest.mark.parametrize(
+    ("change", "warning"),
+    [
+        ({"model": {"name": "small_cnn", "pretrained": True}}, "model.pretrained"),
+        ({"training": {"epochs": 9, "sampling": {"balance": "weights"}}}, "training.sampling.balance"),
+        ({"training": {"epochs": 9, "augmentation": {"preset": "none", "check": True}}}, "training.augmentation.check"),
+        ({"dataset": {**SPEC["dataset"], "format": "idx", "columns": {"label": "y"}}}, "dataset.columns"),
+        ({"dataset": {**SPEC["dataset"], "format": "idx", "split": {"group_by": "g"}}}, "dataset.split.group_by"),
+        ({}, None),
+    ],
+)
+def test_warnings_name_the_field_that_will_disappoint(
+    client: httpx2.Client, change: dict[str, object], warning: str | None
+) -> None:
+    answer = client.post("/v1/jobs?validate_only=true", json={**SPEC, **change}).json()
+    assert [text.split(" ")[0] for text in answer["warnings"]] == ([warning] if warning else [])
+
+
 def test_every_post_retried_five_times_at_once_makes_one_job_each(client: httpx2.Client) -> None:
     def post(number: int) -> str:
         key = {"Idempotency-Key": f"key-{number}"}
@@ -117,7 +135,17 @@ def test_cancelling_twice_is_the_same_as_once(client: httpx2.Client, control: Co
 def test_another_projects_job_does_not_exist(client: httpx2.Client, api_url: str, keys: Callable[[str], str]) -> None:
     job = submit(client)
     stranger = {"Authorization": f"Bearer {keys('other')}"}
-    for path in ("", "/events", "/stream", "/metrics", "/checkpoints", "/checkpoints/c", "/checkpoints/c/download"):
+    for path in (
+        "",
+        "/events",
+        "/stream",
+        "/metrics",
+        "/checkpoints",
+        "/checkpoints/c",
+        "/checkpoints/c/download",
+        "/data_report",
+        "/data_report/removed",
+    ):
         answer = httpx2.get(f"{api_url}/v1/jobs/{job['id']}{path}", headers=stranger)
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found"), path
     assert httpx2.post(f"{api_url}/v1/jobs/{job['id']}/cancel", headers=stranger).status_code == 404

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx2
@@ -67,6 +68,9 @@ def test_a_job_goes_from_the_queue_to_success(client: httpx2.Client, control: Co
     assert (job_of(client, job_id)["status"], len(tickets(control))) == ("preparing", 1)
     control.report(attempt, CLAIMED, STARTED, metric(1, 2.0), metric(2, math.nan), metric(3, 1.0), checkpoint(3, "a/b"))
     assert job_of(client, job_id)["status"] == "running"
+    control.report(attempt, reports.FirstStep(step=1))
+    phases = job_of(client, job_id)["phases"]
+    assert phases["processes_up"] < phases["first_step"]  # both as the host timed them, however late they are recorded
     summary = reports.Summary(
         metrics={"test/accuracy": 0.9}, best_step=3, best_checkpoint="a/b", seconds={"train": 1.0}, images_seen=3,
         images_per_second=3.0,
@@ -111,7 +115,7 @@ def test_no_job_is_given_away_twice_and_none_beyond_the_slots(client: httpx2.Cli
         control.dispatcher.dispatch()
     assert len(control.attempts()) == 2
     queued = client.get("/v1/jobs?status=queued").json()["data"]
-    assert [job["queue"]["reason"] for job in queued] == ["All slots for profile cpu are taken"]
+    assert [job["queue"]["reason"][:35] for job in queued] == ["All slots for profile cpu are taken"]
 
 
 def test_priority_goes_first(client: httpx2.Client, control: Control) -> None:
@@ -253,5 +257,5 @@ def test_the_tables_refuse_what_is_never_true(client: httpx2.Client, control: Co
     with pytest.raises(IntegrityError, match="stays so"), sessions.begin() as session:
         session.execute(text("UPDATE jobs SET status = 'queued', finished_at = NULL"))
     with pytest.raises(lifecycle.StaleAttempt), sessions.begin() as session:
-        lifecycle.start(session, session.get_one(Attempt, attempt.id), 0)
+        lifecycle.start(session, session.get_one(Attempt, attempt.id), 0, datetime.now(UTC))
     assert job_of(client, job_id)["status"] == "failed"

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from local.result import print_failure, print_success
 from local.screen import Screen
-from local.story import Story, duration
+from local.story import Story, data_line, duration
 
 
 def metrics(**series: list[Any]) -> dict[str, Any]:
@@ -35,6 +35,29 @@ def test_a_story_follows_the_job() -> None:
     assert story.tell("progress", progress) == []
     story.tell("metrics", metrics(train__loss=[0.9, 0.5]))
     assert story.facts() == "epoch 2/3  step 600/1,200  loss 0.500  12,346 images/s  1:15 left"
+
+
+def test_the_data_is_worth_one_line_in_plain_words() -> None:
+    story = Story()
+    found = {"exact_duplicates": 2, "leakage": 0, "blurred": 31, "dark": 1}
+    assert (
+        story.tell("data.report", {"message": "…", "data": {"findings": found, "removed": {"exact_duplicates": 2}}})
+        == []
+    )
+    ready = {"classes": [str(index) for index in range(10)], "images": {"train": 5998, "validation": 1000, "test": 0}}
+    expected = "6,998 images of 10 classes ready; 2 exact duplicates removed; 31 blurred, 1 dark flagged (data_report)"
+    assert story.tell("data.ready", {"message": "…", "data": ready}) == [expected]
+    story.tell("job.started", {"message": "…", "data": {}})
+    second = {
+        "message": "100 images inspected: 7 label errors",
+        "data": {"findings": {"label_errors": 7}, "removed": {}},
+    }
+    assert story.tell("data.report", second) == ["100 images inspected: 7 label errors"]
+    one = {"findings": {"exact_duplicates": 1}, "removed": {"exact_duplicates": 1}}
+    assert data_line(ready, one) == "6,998 images of 10 classes ready; 1 exact duplicate removed (data_report)"
+    clean = {"findings": {"blurred": 0}, "removed": {}}
+    assert data_line(ready, clean) == "6,998 images of 10 classes ready; nothing found (data_report)"
+    assert data_line(ready, None) == "6,998 images of 10 classes ready"
 
 
 def test_every_evaluation_is_worth_a_line() -> None:
@@ -70,12 +93,20 @@ def test_the_result_names_accuracy_checkpoint_and_every_phase(capsys: pytest.Cap
             "seconds": {"train": 3.5, "total": 9.0},
             "images_per_second": 1234.0,
         },
+        "data": {"classes": ["a", "b"], "images": {"train": 70, "validation": 8}},
+        "data_report": {
+            "path": "jobs/j/data_report",
+            "findings": {"exact_duplicates": 2},
+            "removed": {"exact_duplicates": 2},
+        },
     }
     checkpoint = {"path": "jobs/j/step-7", "step": 7, "size_bytes": 2_900_000}
     print_success(Console(width=100), job, checkpoint, Path("/store"))
     shown = capsys.readouterr().out
     assert "91.23 % accuracy on the test images" in shown
     assert "/store/jobs/j/step-7 (2.9 MB, step 7)" in shown
+    assert "78 images of 2 classes ready; 2 exact duplicates removed (data_report)" in shown
+    assert "/store/jobs/j/data_report/data_report.json" in shown
     assert shown.count("1.00") == 5
     assert "in the training process: train" in shown
     assert "total" not in shown
@@ -83,11 +114,18 @@ def test_the_result_names_accuracy_checkpoint_and_every_phase(capsys: pytest.Cap
 
 def test_a_failure_shows_reason_message_and_hint_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     error = {"message": "No such bucket [red]", "hint": "Check the name"}
-    print_failure(Console(width=100), {"status": "failed", "reason": "dataset_unreachable", "error": error})
+    job = {"status": "failed", "reason": "dataset_unreachable", "error": error}
+    print_failure(Console(width=100), job, Path("/store"))
     shown = capsys.readouterr().out
     assert "dataset_unreachable" in shown
     assert "No such bucket [red]" in shown
     assert "Check the name" in shown
+
+
+def test_a_job_that_failed_on_its_data_shows_where_the_report_lies(capsys: pytest.CaptureFixture[str]) -> None:
+    job = {"status": "failed", "reason": "image_corrupt", "data_report": {"path": "jobs/j/data_report"}}
+    print_failure(Console(width=100), job, Path("/store"))
+    assert "data report /store/jobs/j/data_report/data_report.json" in capsys.readouterr().out
 
 
 def test_without_a_terminal_there_are_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:

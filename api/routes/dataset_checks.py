@@ -1,0 +1,102 @@
+"""`/v1/dataset_checks`: the data's part of a job alone. Every status, event and cancel works as it does for jobs."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+from fastapi.concurrency import run_in_threadpool
+
+from api import render, schemas, submission
+from api.auth import Principal
+from api.book import lifecycle, queries
+from api.book.database import Sessions
+from api.dataset_check import CheckSpec
+from api.deps import BellsOf, Caller, ProfilesOf, SessionsOf, SettingsOf
+from api.errors import Code, Problem, not_found
+from api.profiles import Profiles
+from api.routes.events import AfterSeq, EventLimit, Types, page_of_events
+from api.routes.parameters import After, JsonBody, Key, Limit, Narrow, Waiting, body_of
+from api.watching import Look, answer_when_due, look_at, respond
+
+router = APIRouter(prefix="/v1/dataset_checks", tags=["data"])
+
+
+@router.post("", status_code=202, response_model=schemas.DatasetCheckAnswer, openapi_extra=body_of("DatasetCheckSpec"))
+async def submit(
+    sessions: SessionsOf, caller: Caller, profiles: ProfilesOf, settings: SettingsOf, body: JsonBody,
+    idempotency_key: Key = None,
+) -> Response:  # fmt: skip
+    """Read, inspect and prepare a dataset without a training; a job on the same data finds it prepared on that host.
+
+    It runs beside trainings on any worker and takes none of their devices. 202 with the check and its `Location`.
+    """
+    spec = submission.parse(body, CheckSpec)
+    submission.check_without_training(spec, settings)
+    return await run_in_threadpool(_submit, sessions, caller, profiles, spec, idempotency_key)
+
+
+def _submit(sessions: Sessions, caller: Principal, profiles: Profiles, spec: CheckSpec, key: str | None) -> Response:
+    with sessions.begin() as session:
+        check, replayed = submission.submit(session, caller, spec, key)
+        response = respond(look_at(check, render.dataset_check(session, check, profiles)), 202)
+    response.headers["Location"] = f"/v1/dataset_checks/{check.id}"
+    if replayed:
+        response.headers["Idempotency-Replayed"] = "true"
+    return response
+
+
+@router.get("", response_model=schemas.Page[schemas.DatasetCheckAnswer])
+def list_checks(
+    sessions: SessionsOf, caller: Caller, profiles: ProfilesOf, narrow: Narrow, limit: Limit = 20, after: After = None
+) -> schemas.Page[schemas.DatasetCheckAnswer]:
+    """Dataset checks of this project, newest first."""
+    limit = min(limit, 100)
+    with sessions() as session:
+        rows = queries.list_jobs(session, caller.project_id, narrow, after=after, limit=limit, work="check")
+        data = [render.dataset_check(session, row, profiles) for row in rows[:limit]]
+    more = len(rows) > limit
+    return schemas.Page(data=data, has_more=more, next_cursor=data[-1].id if more else None)
+
+
+@router.get("/{check_id}", response_model=schemas.DatasetCheckAnswer)
+async def read(
+    check_id: str, sessions: SessionsOf, caller: Caller, profiles: ProfilesOf, bells: BellsOf, wait: Waiting
+) -> Response:
+    """One dataset check. With `wait`, the answer comes when it changed (or ended), or when the time is over."""
+
+    def look() -> Look:
+        with sessions() as session:
+            check = queries.job_of(session, caller.project_id, check_id, "check")
+            if check is None:
+                raise not_found("dataset check")
+            return look_at(check, render.dataset_check(session, check, profiles))
+
+    return await answer_when_due(look, bells, check_id, wait)
+
+
+@router.get("/{check_id}/events", response_model=schemas.Page[schemas.EventAnswer])
+def list_events(
+    check_id: str, sessions: SessionsOf, caller: Caller,
+    after: AfterSeq = 0, types: Types = None, limit: EventLimit = 100,
+) -> schemas.Page[schemas.EventAnswer]:  # fmt: skip
+    """Events of the check in their order, oldest first."""
+    with sessions() as session:
+        if queries.job_of(session, caller.project_id, check_id, "check") is None:
+            raise not_found("dataset check")
+        return page_of_events(session, check_id, after, types, limit)
+
+
+@router.post("/{check_id}/cancel", status_code=202, response_model=schemas.DatasetCheckAnswer)
+def cancel(check_id: str, sessions: SessionsOf, caller: Caller, profiles: ProfilesOf) -> Response:
+    """Ask a check to end; asking again changes nothing."""
+    with sessions.begin() as session:
+        if queries.job_of(session, caller.project_id, check_id, "check") is None:
+            raise not_found("dataset check")
+        try:
+            check = lifecycle.request_cancel(session, check_id)
+        except lifecycle.InvalidTransition as error:
+            raise Problem(
+                409, Code.INVALID_TRANSITION, str(error).capitalize(), allowed_actions=error.allowed
+            ) from None
+        session.flush()
+        session.refresh(check)
+        return respond(look_at(check, render.dataset_check(session, check, profiles)), 202)

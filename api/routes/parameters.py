@@ -1,0 +1,73 @@
+"""Query parameters and headers that several routes share."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from fastapi import Depends, Header, Query, Request
+
+from api.book.queries import JobFilter
+from api.errors import Code, Problem, invalid_request
+from api.settings import Settings
+from api.watching import Wait
+
+Key = Annotated[
+    str | None,
+    Header(alias="Idempotency-Key", min_length=1, max_length=255, description="retries with one key make one job"),
+]
+Limit = Annotated[int, Query(ge=1, description="at most 100")]
+After = Annotated[str | None, Query(max_length=64, description="`next_cursor` of the page before")]
+
+
+def _filter(
+    status: Annotated[list[str] | None, Query(description="one or more, repeated or with commas")] = None,
+    label: Annotated[list[str] | None, Query(description="key:value, repeatable")] = None,
+    ids: Annotated[str | None, Query(max_length=4000, description="ids with commas, at most 100")] = None,
+    name: Annotated[str | None, Query(max_length=128, description="part of the name")] = None,
+    external_id: Annotated[str | None, Query(max_length=128)] = None,
+    created_after: datetime | None = None,
+) -> JobFilter:
+    return JobFilter(
+        statuses=[part for item in status or () for part in item.split(",")],
+        labels=dict(_label(item) for item in label or ()),
+        ids=ids.split(",")[:100] if ids else (),
+        name=name,
+        external_id=external_id,
+        created_after=created_after,
+    )
+
+
+def _label(item: str) -> tuple[str, str]:
+    key, separator, value = item.partition(":")
+    if not separator:
+        fault = {"loc": ("query", "label"), "type": "value_error", "ctx": {"error": "a label filter is key:value"}}
+        raise invalid_request([fault])
+    return key, value
+
+
+def _wait(
+    request: Request,
+    wait: Annotated[float, Query(ge=0, le=3600, description="seconds to hold the answer, at most 60")] = 0,
+    until: Annotated[Literal["change", "terminal"], Query(description="what the wait is for")] = "change",
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Wait:
+    settings: Settings = request.app.state.settings
+    return Wait(min(wait, settings.wait_limit_seconds), until, if_none_match)
+
+
+async def _json_body(request: Request) -> bytes:
+    if "json" not in request.headers.get("content-type", "application/json"):
+        raise Problem(415, Code.UNSUPPORTED_MEDIA_TYPE, "Send the spec as application/json")
+    return await request.body()
+
+
+Narrow = Annotated[JobFilter, Depends(_filter)]
+Waiting = Annotated[Wait, Depends(_wait)]
+JsonBody = Annotated[bytes, Depends(_json_body)]
+
+
+def body_of(schema: str) -> dict[str, object]:
+    """What OpenAPI shows as the body of a POST that parses its own JSON."""
+    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
+    return {"requestBody": {"required": True, "content": content}}
