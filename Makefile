@@ -4,11 +4,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PEERS := $(VENV)/.peers
 
-.PHONY: demo up down test check lint types imports lock benchmark clean help
+.PHONY: demo up down test check lint types imports lock benchmark benchmark-data clean help
 
 help:           ## what there is
-	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/: .*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/: .*## /\t/' | expand -t 18
 
 demo: $(READY)  ## one real job through the real service, then everything stops
 	@exec $(BIN)/python -m local demo
@@ -37,12 +38,16 @@ imports: $(READY)
 benchmark: $(READY)  ## phases from POST to the first optimizer step, beside plain torchrun
 	$(BIN)/python -m benchmarks.submit_to_first_step
 
+benchmark-data: $(PEERS)  ## the data path beside its peers (about half an hour); writes benchmarks/data/results
+	for one in loader prepare cleaning s3_ingest memory kill small_data; do $(BIN)/python -m benchmarks.data.$$one || exit 1; done
+
 lock:           ## resolve pyproject.toml into exact versions with hashes (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --extra api pyproject.toml -o requirements/api.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --extra worker pyproject.toml -o requirements/worker.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --extra worker pyproject.toml -o requirements/worker-without-torch.txt \
 	  $$(grep -oE '^(torch|torchvision|triton|nvidia-[a-z0-9-]+|cuda-[a-z-]+)(\[[a-z,]+\])?==' requirements/worker.txt | sed -E 's/(\[.*\])?==//; s/^/--no-emit-package /')
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --all-extras pyproject.toml -o requirements/all.txt
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --extra api --extra worker --extra local --extra dev pyproject.toml -o requirements/all.txt
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --all-extras pyproject.toml -o requirements/bench.txt
 
 clean:          ## remove the environment and all local state
 	rm -rf $(VENV) .trainyard
@@ -56,4 +61,9 @@ $(READY): requirements/all.txt
 	  $(PYTHON) -c '$(QUIET_INTERRUPT) runpy.run_module("venv", run_name="__main__")' --clear $(VENV); }
 	@$(BIN)/python -c '$(QUIET_INTERRUPT) runpy.run_module("pip", run_name="__main__", alter_sys=True)' \
 	  install -q --disable-pip-version-check --require-hashes -r requirements/all.txt
+	@touch $@
+
+# The benchmarks' peers join the same environment: the lock resolves both together.
+$(PEERS): $(READY) requirements/bench.txt
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/bench.txt
 	@touch $@
