@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from training_core.failure import Failed
 from training_core.wire import Reason
@@ -22,6 +22,15 @@ class Credentials(BaseModel):
     token: str | None = None
     region: str | None = None
     anonymous: bool = False
+    options: dict[str, str] = Field(default_factory=dict, description="for gs and az: arguments of gcsfs and adlfs")
+
+    def options_for(self, scheme: str) -> dict[str, Any]:
+        """Arguments of the fsspec file system of `scheme`."""
+        if scheme == "hf":
+            return {"token": self.token, **self.options}
+        if self.options:
+            return dict(self.options)
+        return {"token": "anon"} if scheme == "gs" else {"anon": True}
 
     def s3_options(self) -> dict[str, Any]:
         """Arguments of `s3fs.S3FileSystem`. Deadlines are short and retries bounded, so that nothing ever hangs."""
