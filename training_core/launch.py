@@ -1,93 +1,115 @@
-"""Starts an attempt on this host: `python -m training_core.launch RUN_DIR`. This is what the worker runs.
+"""Carries out an attempt on this host: `python -m training_core.launch RUN_DIR`, or one of its two stages.
 
-The data is prepared before any rank exists. One device trains in this process; several are
-ranks under torchrun's agent.
+`prepare` reads the data and ends with `prepared.json`, or with an outcome; it needs no device. `train` finds the data
+there: one device trains in this process, several are ranks forked from it. The worker asks for the stages one by one
+and lends devices to the second alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import sys
-import time
 import traceback
-import uuid
+from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
-from training_core.data.prepare import prepare
 from training_core.failure import outcome_of
-from training_core.process import end_with_parent, share_cores
-from training_core.rundir import EventsFile, Outcome, RunDir, RunSpec
-from training_core.wire import Reason
+from training_core.orders import Stage
+from training_core.origin import check_fit, check_origin
+from training_core.process import die_with, end_with_parent, leave, share_cores, yield_to_others
+from training_core.rundir import EventsFile, Outcome, RunDir
 
-PARENT_PID = "TRAINYARD_PARENT_PID"
-SHUTDOWN_SECONDS = 120
+NICENESS = 5  # trainings of others run beside the preparation
 
 
 def main() -> int:
-    end_with_parent(PARENT_PID)
+    end_with_parent()
     share_cores()
     parser = argparse.ArgumentParser(prog="python -m training_core.launch", description=__doc__)
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="a folder with spec.json")
-    run_dir = RunDir(parser.parse_args().run_dir.absolute())
-    start = time.perf_counter()
+    parser.add_argument("--stage", choices=get_args(Stage), help="only this stage; both without it")
+    arguments = parser.parse_args()
+    run_dir = RunDir(arguments.run_dir.absolute())
+    return STAGES[arguments.stage](run_dir) if arguments.stage else launch(run_dir)
+
+
+def launch(run_dir: RunDir) -> int:
+    """Both stages."""
+    code = prepare_apart(run_dir)
+    return train(run_dir) if run_dir.prepared.exists() else code
+
+
+def prepare_apart(run_dir: RunDir) -> int:
+    """Prepare in a process of its own: ranks cannot be forked beside the threads that a preparation leaves behind."""
+    process = multiprocessing.get_context("fork").Process(target=_prepare_and_exit, args=(run_dir, os.getpid()))
+    process.start()
+    process.join()
+    return abs(process.exitcode or 0)
+
+
+def _prepare_and_exit(run_dir: RunDir, parent_pid: int) -> None:
+    die_with(parent_pid)
+    sys.exit(prepare(run_dir))
+
+
+def prepare(run_dir: RunDir) -> int:
+    """The exit code; `prepared.json` is there when there is something to train."""
+    from training_core.data.prepare import prepare as prepare_data  # noqa: PLC0415  not in a process that will fork
+
     try:
         run = run_dir.read_spec()
-        prepared, ready = prepare(run, run_dir.stop_requested)
         # Closed before rank 0 opens it: there are never two writers.
         with EventsFile(run_dir.events) as events:
-            events.append(ready)
+            check_origin(run)
+            prepared = prepare_data(run, Wishes(run_dir).stop_requested, events.append)
+            check_fit(run, prepared.folder)
+        if run.work == "check":
+            run_dir.write_outcome(Outcome(result="completed", phase="preparing"))
+        else:
+            run_dir.write_prepared(prepared)
     except Exception as error:  # noqa: BLE001  whatever it is, the run says how it ended
         traceback.print_exception(error)
         outcome = outcome_of(error, phase="preparing", step=0, rank=None)
         run_dir.write_outcome(outcome)
         return 0 if outcome.result == "stopped" else 1
-    seconds = time.perf_counter() - start
-    if run.devices == 1:
-        from training_core.attempt import Attempt  # noqa: PLC0415  torch costs seconds; a bad dataset needs none
-
-        return Attempt(run_dir, prepared, seconds).run()
-    return start_ranks(run_dir, run, prepared, seconds)
-
-
-def start_ranks(run_dir: RunDir, run: RunSpec, prepared: Path, prepare_seconds: float) -> int:
-    """Run the ranks to their end; a rank that died without a word gets one from us."""
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError  # noqa: PLC0415
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch  # noqa: PLC0415
-
-    from training_core import train  # noqa: PLC0415
-
-    os.environ |= {
-        train.LAUNCHER_PID: str(os.getpid()),
-        train.PREPARED: str(prepared),
-        train.PREPARE_SECONDS: str(prepare_seconds),
-    }
-    # Ranks of one host talk over loopback; a host name that does not resolve must not stop them.
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=run.devices,
-        run_id=uuid.uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        local_addr="127.0.0.1",
-        max_restarts=0,
-        monitor_interval=0.1,
-        shutdown_timeout=SHUTDOWN_SECONDS,
-    )
-    try:
-        elastic_launch(config, sys.executable)("-m", "training_core.train", str(run_dir.path))
-    except ChildFailedError as failed:
-        rank, failure = failed.get_first_failure()
-        how = f"was killed by {failure.signal_name()}" if failure.exitcode < 0 else f"ended with {failure.exitcode}"
-        outcome = Outcome(
-            result="failed", reason=Reason.PROCESS_DIED, phase="running", message=f"rank {rank} {how}", rank=rank
-        )
-        run_dir.write_outcome(outcome)
-        return 1
     return 0
 
 
+class Wishes:
+    """What a preparation asks for again and again, once it has more to do than to find what is there already."""
+
+    def __init__(self, run_dir: RunDir) -> None:
+        self._run_dir = run_dir
+        self._yields = False
+
+    def stop_requested(self) -> bool:
+        """Looks for the stop file. Shows that the preparation goes on, and lets trainings go first from now on.
+
+        The time of the events file is its sign of life: it may have nothing to report for an hour and is not stalled.
+        """
+        if not self._yields:
+            self._yields = True
+            yield_to_others(NICENESS)
+        self._run_dir.events.touch()
+        return self._run_dir.stop_requested()
+
+
+def train(run_dir: RunDir) -> int:
+    """The exit code: 0 completed or stopped, 1 failed."""
+    devices = run_dir.read_spec().devices
+    if devices > 1:
+        from training_core.ranks import run_ranks  # noqa: PLC0415  torch costs seconds; a bad dataset needs none
+
+        return run_ranks(run_dir, devices)
+    from training_core.attempt import Attempt  # noqa: PLC0415
+
+    return Attempt(run_dir).run()
+
+
+STAGES: dict[Stage, Callable[[RunDir], int]] = {"prepare": prepare, "train": train}
+
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

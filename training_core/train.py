@@ -1,6 +1,7 @@
 """Trains what a run dir asks for: `python -m training_core.train RUN_DIR`.
 
-Alone it prepares the data and trains as the only rank. Under torchrun it is one rank of many.
+Alone it prepares the data and trains as the only rank. Under torchrun it is one rank of many, and the first of each
+host prepares.
 """
 
 from __future__ import annotations
@@ -8,31 +9,41 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from pathlib import Path
 
-from training_core.process import end_with_parent, share_cores
+from training_core.launch import prepare_apart
+from training_core.process import leave, share_cores
 from training_core.rundir import RunDir
 
-LAUNCHER_PID = "TRAINYARD_LAUNCHER_PID"
-PREPARED = "TRAINYARD_PREPARED"
-PREPARE_SECONDS = "TRAINYARD_PREPARE_SECONDS"
+LOOK_SECONDS = 0.05
 
 
 def main() -> int:
-    end_with_parent(LAUNCHER_PID)
     share_cores()
-    from training_core.attempt import Attempt  # noqa: PLC0415  after the line above: OpenMP reads its settings once
-
     parser = argparse.ArgumentParser(prog="python -m training_core.train", description=__doc__)
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="a folder with spec.json")
-    run_dir = RunDir(parser.parse_args().run_dir)
+    run_dir = RunDir(parser.parse_args().run_dir.absolute())
     if run_dir.outcome.exists() and "RANK" not in os.environ:
         print(f"{run_dir.path} has ended already ({run_dir.outcome.name} exists); take a new one", file=sys.stderr)  # noqa: T201
         return 2
-    prepared = os.environ.get(PREPARED)
-    seconds = float(os.environ.get(PREPARE_SECONDS, "0"))
-    return Attempt(run_dir, Path(prepared) if prepared else None, seconds).run()
+    if not run_dir.prepared.exists():
+        code = prepare_apart(run_dir) if os.environ.get("LOCAL_RANK", "0") == "0" else wait_for_data(run_dir)
+        if not run_dir.prepared.exists():
+            return code
+    from training_core.attempt import Attempt  # noqa: PLC0415  torch costs seconds; a bad dataset needs none
+
+    return Attempt(run_dir).run()
+
+
+def wait_for_data(run_dir: RunDir) -> int:
+    """Until the host's first rank has prepared, or has said why not; torchrun ends us when it died."""
+    while not run_dir.prepared.exists():
+        if (outcome := run_dir.read_outcome()) is not None:
+            return 1 if outcome.result == "failed" else 0
+        time.sleep(LOOK_SECONDS)
+    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -15,6 +15,10 @@ from worker.settings import Settings
 
 DRAIN_SECONDS = 10.0
 
+# A thread watches one attempt. Beside each training the next one prepares, and checks of data hold no slot at all.
+THREADS_PER_SLOT = 2
+SPARE_THREADS = 2
+
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s %(message)s")
@@ -28,7 +32,7 @@ def main() -> None:
     worker_shutting_down.connect(drain, weak=False)
     worker = make_app(host).Worker(
         pool="threads",
-        concurrency=host.devices.slots,
+        concurrency=THREADS_PER_SLOT * host.devices.slots + SPARE_THREADS,
         queues=[host_queue(settings.worker_name)],
         hostname=f"{settings.worker_name}@trainyard",
         without_gossip=True,
@@ -39,10 +43,14 @@ def main() -> None:
     )
     host.journal.start()
     heart.start()
+    if host.launcher is not None:
+        host.launcher.start()
     worker.start()
     if not host.journal.stop(DRAIN_SECONDS):
         logging.getLogger("trainyard.worker").warning("some reports stay in their files until the next start")
     heart.stop()
+    if host.launcher is not None:
+        host.launcher.stop()
     raise SystemExit(worker.exitcode)
 
 

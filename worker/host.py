@@ -13,6 +13,7 @@ import redis
 from training_core.rundir import RunDir
 from training_core.wire import Ticket
 from worker.journal import Journal
+from worker.launcher import Launcher
 from worker.outcome import Cause
 from worker.process import LAUNCH
 from worker.settings import Settings
@@ -51,6 +52,7 @@ class Host:
             settings.redis_url.get_secret_value(), socket_timeout=5, socket_connect_timeout=2
         )
         self.journal = Journal(self.redis, self.runs)
+        self.launcher = Launcher(settings) if settings.warm_launcher else None
         self.draining = False
         self._runs: dict[str, Run] = {}
         self._lock = threading.Lock()

@@ -36,15 +36,21 @@ CAUSE_REASONS = {
 }
 CAUSE_MESSAGES = {
     Cause.TIME_LIMIT: "The job reached compute.max_hours; its last checkpoint is kept",
-    Cause.STALLED: "The training made no report for too long and was ended",
+    Cause.STALLED: "The run gave no sign of life for too long and was ended",
     Cause.SHUTDOWN: "The worker is shutting down",
 }
 
+_NAMES = {"preparing": "preparation", "running": "training"}
+
 
 def settle(
-    exit_code: int, outcome: Outcome | None, cause: Cause | None, *, out_of_memory: bool, log: Path
+    exit_code: int | None, outcome: Outcome | None, cause: Cause | None, *, phase: str, out_of_memory: bool, log: Path
 ) -> Finished | None:
-    """The attempt's last report; None when the book has given the attempt up and wants to hear nothing."""
+    """The attempt's last report; None when the book has given the attempt up and wants to hear nothing.
+
+    `phase` is that of the process that ended; a run that left an outcome knows better. No process ran without
+    `exit_code`.
+    """
     match outcome, cause:
         case _, Cause.ABANDONED:
             return None
@@ -60,13 +66,18 @@ def settle(
         case _, Cause():
             reason, message = CAUSE_REASONS[cause], CAUSE_MESSAGES.get(cause)
         case _ if out_of_memory:
-            reason, message = Reason.OUT_OF_MEMORY, "The host's memory was used up and the kernel ended the training"
+            reason, message = Reason.OUT_OF_MEMORY, "The host's memory was used up and the kernel ended the run"
         case _:
-            reason, message = Reason.PROCESS_DIED, f"The training process ended without a word ({_ending(exit_code)})"
-    return Finished(reason=reason, phase="running", message=message, exit_code=exit_code, log_excerpt=excerpt(log))
+            reason, message = (
+                Reason.PROCESS_DIED,
+                f"The {_NAMES[phase]} process ended without a word ({_ending(exit_code)})",
+            )
+    return Finished(reason=reason, phase=phase, message=message, exit_code=exit_code, log_excerpt=excerpt(log))
 
 
-def _ending(exit_code: int) -> str:
+def _ending(exit_code: int | None) -> str:
+    if exit_code is None:
+        return "it was not started"
     return f"signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
 
 

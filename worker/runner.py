@@ -1,22 +1,24 @@
-"""One attempt as a pipe of named steps: claim -> prepare -> launch -> watch -> settle."""
+"""One attempt as a pipe of named steps: claim -> prepare -> hold slots -> train -> settle.
+
+The data is prepared without a device; slots are lent only to a training that can begin.
+"""
 
 from __future__ import annotations
 
 import errno
 import logging
 import signal
-import subprocess
-import time
 from collections.abc import Sequence
 
 from training_core.events import Claimed, Finished
+from training_core.orders import Stage
 from training_core.rundir import EventsFile, RunDir, RunSpec, write_atomically
 from training_core.wire import Reason, Ticket
 from worker import outcome
 from worker.host import Host, Run
 from worker.journal import TICKET_FILE
-from worker.outcome import Cause
-from worker.process import environment, launch, signal_group
+from worker.process import environment, launch
+from worker.stopper import Stopper
 
 LOOK_SECONDS = 0.2
 
@@ -27,20 +29,12 @@ def run_attempt(host: Host, ticket: Ticket) -> None:
     """Run one attempt to its end and report it. A ticket that is repeated or outdated is dropped."""
     run = claim(host, ticket)
     if run is None:
-        return None
+        return
     spool = host.journal.add(run.run_dir, ticket)
     try:
-        with host.running(run), host.slots.hold(ticket.devices) as slots:
-            kills = outcome.oom_kills()
-            try:
-                prepare(host, run)
-                process = launch(run.run_dir, _environment(host, ticket, slots), host.program)
-            except OSError as error:
-                return settle(run, Finished(reason=_cannot_start(error), phase="preparing", message=str(error)))
-            exit_code = watch(host, run, process)
-            killed = exit_code == -signal.SIGKILL and outcome.oom_kills() > kills
-            told = run.run_dir.read_outcome()
-            settle(run, outcome.settle(exit_code, told, run.cause, out_of_memory=killed, log=run.run_dir.log))
+        with host.running(run):
+            report = carry_out(host, run)
+        settle(run, report)
     finally:
         spool.closed = True
 
@@ -64,7 +58,24 @@ def claim(host: Host, ticket: Ticket) -> Run | None:
     return Run(ticket, run_dir)
 
 
-def prepare(host: Host, run: Run) -> None:
+def carry_out(host: Host, run: Run) -> Finished | None:
+    """Both stages one after the other; the report about the one that the attempt ended with."""
+    stopper = Stopper(host.settings, run)
+    try:
+        write_spec(host, run)
+        report = run_stage(host, run, "prepare", [], stopper)
+        if not run.run_dir.prepared.exists() or run.cause is not None or run.run_dir.outcome.exists():
+            return report
+        seconds = host.settings.slot_wait_seconds
+        with host.slots.hold(run.ticket.devices, seconds, lambda: run.cause is not None) as slots:
+            if slots is None:
+                return no_slot(run, seconds)
+            return run_stage(host, run, "train", slots, stopper)
+    except OSError as error:
+        return Finished(reason=_cannot_start(error), phase="preparing", message=str(error))
+
+
+def write_spec(host: Host, run: Run) -> None:
     """Write down all that the training needs to know."""
     settings, ticket = host.settings, run.ticket
     run.run_dir.write_spec(
@@ -72,73 +83,47 @@ def prepare(host: Host, run: Run) -> None:
             job_id=ticket.job_id,
             trial=ticket.trial,
             attempt=ticket.attempt,
+            work=ticket.work,
             spec=ticket.spec,
             device=ticket.device,
-            devices=ticket.devices,
+            devices=max(1, ticket.devices),  # a check holds none
             threads=host.threads,
             store=settings.store,
             cache_dir=settings.cache_dir,
+            cache_bytes=settings.cache_bytes,
             data_roots=settings.data_roots,
+            allowed_uris=settings.allowed_uris,
             credentials_file=settings.credentials_file,
             resume_from=ticket.resume_from,
+            loader=settings.loader,
         )
     )
 
 
-def _environment(host: Host, ticket: Ticket, slots: Sequence[int]) -> dict[str, str]:
-    return environment(device=ticket.device, slots=slots, threads=host.threads)
+def run_stage(host: Host, run: Run, stage: Stage, slots: Sequence[int], stopper: Stopper) -> Finished | None:
+    """Run one stage to its end, which is brought about when it has to end; the report, should it be the last."""
+    kills = outcome.oom_kills()
+    variables = environment(device=run.ticket.device, slots=slots, threads=host.threads)
+    process = host.launcher and host.launcher.launch(run.run_dir, stage, variables)
+    process = process or launch(run.run_dir, stage, variables, host.program)
+    while (exit_code := process.wait(LOOK_SECONDS)) is None:
+        stopper.look(process)
+    return outcome.settle(
+        exit_code,
+        run.run_dir.read_outcome(),
+        run.cause,
+        phase="preparing" if stage == "prepare" else "running",
+        out_of_memory=exit_code == -signal.SIGKILL and outcome.oom_kills() > kills,
+        log=run.run_dir.log,
+    )
 
 
-def watch(host: Host, run: Run, process: subprocess.Popen[bytes]) -> int:
-    """Wait for the end of the training, and bring it about when it has to end; returns the exit code."""
-    stopper = Stopper(host, run, process)
-    while True:
-        try:
-            exit_code = process.wait(LOOK_SECONDS)
-        except subprocess.TimeoutExpired:
-            stopper.look()
-        else:
-            signal_group(process, signal.SIGKILL)  # whatever it started and did not take along
-            return exit_code
-
-
-class Stopper:
-    """Ends a run that has to end: the stop file first, SIGTERM after its grace, SIGKILL after the next."""
-
-    def __init__(self, host: Host, run: Run, process: subprocess.Popen[bytes]) -> None:
-        self._settings, self._run, self._process = host.settings, run, process
-        self._began = self._heard_at = time.monotonic()
-        self._heard_bytes = 0
-        self._asked_at: float | None = None
-        self._terminated = False
-
-    def look(self) -> None:
-        """Notice limits, then press one step harder where the time for it has come."""
-        now = time.monotonic()
-        self._notice(now)
-        if self._run.cause is None:
-            return None
-        if self._run.cause in (Cause.ABANDONED, Cause.STALLED):
-            return signal_group(self._process, signal.SIGKILL)
-        if self._asked_at is None:
-            self._asked_at = now
-            return self._run.run_dir.request_stop()
-        waited_seconds = now - self._asked_at
-        if waited_seconds > self._settings.stop_grace_seconds + self._settings.term_grace_seconds:
-            signal_group(self._process, signal.SIGKILL)
-        elif waited_seconds > self._settings.stop_grace_seconds and not self._terminated:
-            self._terminated = True
-            signal_group(self._process, signal.SIGTERM)
-        return None
-
-    def _notice(self, now: float) -> None:
-        size = self._run.run_dir.events.stat().st_size
-        if size != self._heard_bytes:
-            self._heard_bytes, self._heard_at = size, now
-        if now - self._began > self._run.ticket.spec.compute.max_hours * 3600:
-            self._run.stop(Cause.TIME_LIMIT)
-        elif now - self._heard_at > self._settings.stall_seconds:
-            self._run.stop(Cause.STALLED)
+def no_slot(run: Run, seconds: float) -> Finished | None:
+    """The data is ready, and the attempt goes back to the book: some other host may have what this one lacks."""
+    if run.cause is not None:
+        return outcome.settle(None, None, run.cause, phase="preparing", out_of_memory=False, log=run.run_dir.log)
+    message = f"The data is ready, but no slot came free within {seconds:g} s"
+    return Finished(reason=Reason.NO_SLOT, phase="preparing", message=message)
 
 
 def settle(run: Run, report: Finished | None) -> None:

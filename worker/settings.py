@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from training_core.rundir import LoaderKind
+
 
 def _host_name() -> str:
     return re.sub(r"[^a-z0-9-]+", "-", socket.gethostname().lower()).strip("-") or "worker"
@@ -28,8 +30,14 @@ class Settings(BaseSettings):
     cache_dir: Path = Path(".trainyard/cache")
     data_roots: Annotated[list[Path], NoDecode] = Field(default_factory=list, description="separated like PATH")
     credentials_file: Path | None = None
+    cache_bytes: int = Field(default=0, ge=0, description="of prepared data on this host; 0: half of the disk")
+    allowed_uris: Annotated[list[str], NoDecode] = Field(default_factory=list, description="separated by commas")
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    loader: LoaderKind = Field(default="auto", description="who makes batches; see training_core.rundir.RunSpec")
     slots: int = Field(default=0, ge=0, le=64)
+    warm_launcher: bool = Field(default=True, description="keep a process ready that has imported torch")
+    launcher_orders: int = Field(default=500, ge=1, description="forks before the launcher is replaced")
+    slot_wait_seconds: float = Field(default=10.0, ge=0, description="before prepared work is given back")
     stop_grace_seconds: float = Field(default=120.0, description="for the checkpoint after a stop was asked for")
     term_grace_seconds: float = Field(default=15.0, description="between SIGTERM and SIGKILL")
     stall_seconds: float = Field(default=1800.0, description="without a new report before a run counts as stalled")
@@ -38,6 +46,11 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return [part for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
+
+    @field_validator("allowed_uris", mode="before")
+    @classmethod
+    def _split_uris(cls, value: object) -> object:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
     @field_validator("work_dir", "cache_dir")
     @classmethod

@@ -7,11 +7,14 @@ import platform
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from worker.settings import Settings
+
+LOOK_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -52,15 +55,26 @@ class Slots:
         self._changed = threading.Condition()
 
     @contextmanager
-    def hold(self, count: int) -> Iterator[list[int]]:
-        """The lowest `count` free slots, waited for, given back at the end."""
-        with self._changed:
-            self._changed.wait_for(lambda: len(self._free) >= count)
-            taken = sorted(self._free)[:count]
-            self._free -= set(taken)
+    def hold(self, count: int, seconds: float, given_up: Callable[[], bool]) -> Iterator[list[int] | None]:
+        """The lowest `count` free slots, given back at the end; None when they did not come free within `seconds`.
+
+        Nobody wakes the waiter when `given_up` turns true: it looks by itself.
+        """
+        taken = self._take(count, time.monotonic() + seconds, given_up)
         try:
             yield taken
         finally:
             with self._changed:
-                self._free |= set(taken)
+                self._free |= set(taken or ())
                 self._changed.notify_all()
+
+    def _take(self, count: int, deadline: float, given_up: Callable[[], bool]) -> list[int] | None:
+        with self._changed:
+            while len(self._free) < count:
+                left_seconds = deadline - time.monotonic()
+                if left_seconds <= 0 or given_up():
+                    return None
+                self._changed.wait(min(left_seconds, LOOK_SECONDS))
+            taken = sorted(self._free)[:count]
+            self._free -= set(taken)
+            return taken

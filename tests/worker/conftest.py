@@ -6,42 +6,87 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 import redis
 
+import worker.launcher
+from tests.waiting import eventually
+from training_core.rundir import RunDir, RunSpec
 from training_core.spec import JobSpec
 from training_core.wire import RECORDED_HASH, REPORTS_STREAM, Ticket
 from worker.host import Host
+from worker.launcher import Launcher
 from worker.settings import Settings
 
-# Trains nothing, but speaks through the run dir as a training does: reports, obeys the stop file, writes an outcome.
+# Trains nothing, but speaks through the run dir as both stages do: reports, obeys the stop file, writes an outcome.
 PROGRAM = """
 import json, os, sys, time
 from pathlib import Path
 from training_core.events import Metric, Started
-from training_core.rundir import EventsFile, Outcome, RunDir
-run = RunDir(Path(sys.argv[1]))
-mode = run.read_spec().spec.name
-(run.path / "environment.json").write_text(json.dumps(dict(os.environ)))
-with EventsFile(run.events) as events:
-    events.append(Started())
-    if mode == "complete":
-        for step in range(1, 501):
-            events.append(Metric(step=step, epoch=step / 100, values={"train/loss": 1 / step}))
-        run.write_outcome(Outcome(result="completed", phase="running"))
-        sys.exit(0)
-    if mode == "die":
-        print("password=hunter2 the end", flush=True)
+from training_core.rundir import EventsFile, Outcome, Prepared, RunDir
+
+def prepare(run, mode):
+    if mode == "bad-data":
+        run.write_outcome(Outcome(result="failed", reason="dataset_invalid", phase="preparing", message="no"))
+        return 1
+    if mode == "die-preparing":
         os.kill(os.getpid(), 9)
-    while mode == "silent":
-        time.sleep(1)
-    step = 0
-    while mode == "deaf" or not run.stop_requested():
-        step += 1
-        events.append(Metric(step=step, epoch=0, values={"train/loss": 1.0}))
-        time.sleep(0.01)  # the pace of a training step
-    run.write_outcome(Outcome(result="stopped", phase="running", step=step))
+    for _ in range(40 if mode == "quiet-data" else 0):
+        run.events.touch()
+        time.sleep(0.05)  # a preparation that has nothing to report for a while
+    while mode == "slow-data" and not run.stop_requested():
+        time.sleep(0.01)
+    if mode == "slow-data":
+        run.write_outcome(Outcome(result="stopped", phase="preparing"))
+    elif run.read_spec().work == "check":
+        run.write_outcome(Outcome(result="completed", phase="preparing"))
+    else:
+        run.write_prepared(Prepared(folder=run.path, selection=run.path))
+    return 0
+
+def train(run, mode):
+    with EventsFile(run.events) as events:
+        events.append(Started())
+        if mode not in ("die", "silent", "deaf", "obey"):
+            for step in range(1, 501):
+                events.append(Metric(step=step, epoch=step / 100, values={"train/loss": 1 / step}))
+            run.write_outcome(Outcome(result="completed", phase="running"))
+            return 0
+        if mode == "die":
+            print("password=hunter2 the end", flush=True)
+            os.kill(os.getpid(), 9)
+        while mode == "silent":
+            time.sleep(1)
+        step = 0
+        while mode == "deaf" or not run.stop_requested():
+            step += 1
+            events.append(Metric(step=step, epoch=0, values={"train/loss": 1.0}))
+            time.sleep(0.01)  # the pace of a training step
+        run.write_outcome(Outcome(result="stopped", phase="running", step=step))
+    return 0
+
+def carry_out(stage, run):
+    (run.path / f"{stage}.json").write_text(json.dumps({"pid": os.getpid(), "environment": dict(os.environ)}))
+    return {"prepare": prepare, "train": train}[stage](run, run.read_spec().spec.name)
+
+if __name__ == "__main__":
+    sys.exit(carry_out(sys.argv[3], RunDir(Path(sys.argv[1]))))
+"""
+
+# The launcher itself, but for what it imports and what its children carry out: `PROGRAM`.
+LAUNCHER = """
+import importlib.util, sys
+from training_core import launch, launcher
+spec = importlib.util.spec_from_file_location("program", sys.argv.pop(1))
+program = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(program)
+launcher.PRELOADED = ()
+for stage in launch.STAGES:
+    launch.STAGES[stage] = lambda run, stage=stage: program.carry_out(stage, run)
+sys.exit(launcher.main())
 """
 
 
@@ -58,6 +103,7 @@ def settings(redis_url: str, tmp_path: Path) -> Settings:
     return Settings(
         redis_url=redis_url, store=(tmp_path / "store").as_uri(), worker_name="host-a", work_dir=tmp_path / "work",
         cache_dir=tmp_path / "cache", device="cpu", stop_grace_seconds=0.5, term_grace_seconds=0.5,
+        warm_launcher=False, slot_wait_seconds=60,
     )  # fmt: skip
 
 
@@ -72,14 +118,13 @@ def host(settings: Settings, program: tuple[str, ...]) -> Iterator[Host]:
 
 @pytest.fixture
 def ticket() -> Callable[..., Ticket]:
-    def make(host: Host, mode: str, number: int = 1, incarnation: str | None = None) -> Ticket:
+    def make(host: Host, mode: str, number: int = 1, incarnation: str | None = None, **changes: Any) -> Ticket:
         spec = JobSpec.model_validate(
             {"name": mode, "task": "image-classification", "dataset": {"uri": "file:///data/x"}}
         )
-        return Ticket(
-            attempt_id=f"att_{mode}_{number}", job_id="job_1", attempt=number, spec=spec, device="cpu", devices=1,
-            incarnation=incarnation or host.incarnation,
-        )  # fmt: skip
+        fixed = {"attempt_id": f"att_{mode}_{number}", "job_id": "job_1", "attempt": number, "spec": spec}
+        usual = {"device": "cpu", "devices": 1, "incarnation": incarnation or host.incarnation}
+        return Ticket.model_validate(fixed | usual | changes)
 
     return make
 
@@ -109,3 +154,51 @@ class Book:
 @pytest.fixture
 def book(redis_client: redis.Redis) -> Book:
     return Book(redis_client)
+
+
+@pytest.fixture
+def launcher_program(program: tuple[str, ...], tmp_path: Path) -> tuple[str, ...]:
+    path = tmp_path / "launcher.py"
+    path.write_text(LAUNCHER)
+    return (sys.executable, str(path), program[1])
+
+
+@pytest.fixture
+def start_launcher(
+    settings: Settings, launcher_program: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Launcher]]:
+    # Whoever edits the code while the tests run replaces no launcher of theirs.
+    monkeypatch.setattr(worker.launcher, "code_version", lambda: 0)
+    started: list[Launcher] = []
+
+    def start(**changes: object) -> Launcher:
+        launcher = Launcher(settings.model_copy(update=changes), launcher_program)
+        started.append(launcher)
+        launcher.start()
+        eventually(lambda: launcher.pid, 30)
+        return launcher
+
+    yield start
+    for launcher in started:
+        launcher.stop()
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> Callable[..., RunDir]:
+    def make(mode: str, number: int = 0) -> RunDir:
+        run = RunDir(tmp_path / f"{mode}-{number}")
+        run.path.mkdir()
+        spec = {"name": mode, "task": "image-classification", "dataset": {"uri": "file:///data/x"}}
+        run.write_spec(
+            RunSpec(spec=JobSpec.model_validate(spec), store=f"file://{tmp_path}/store", cache_dir=tmp_path / "cache")
+        )
+        return run
+
+    return make
+
+
+@pytest.fixture
+def no_child_but(redis_url: str) -> Callable[[int | None], bool]:
+    """Whether this process has one child more than when the test began; a zombie counts."""
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    return lambda pid: {child.pid for child in psutil.Process().children(recursive=True)} - before <= {pid}

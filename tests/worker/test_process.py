@@ -39,6 +39,7 @@ def worker(settings: Settings, program: tuple[str, ...], tmp_path: Path) -> Iter
         "TRAINYARD_WORK_DIR": str(settings.work_dir),
         "TRAINYARD_CACHE_DIR": str(settings.cache_dir),
         "TRAINYARD_DEVICE": "cpu",
+        "TRAINYARD_WARM_LAUNCHER": "0",
         "PYTHONPATH": os.getcwd(),
     }
     with (tmp_path / "worker.log").open("wb") as log:
@@ -82,6 +83,17 @@ def test_sigterm_hands_the_attempt_back_and_ends_cleanly(
     assert finished["reason"] == "worker_shutdown"
     assert worker.wait(timeout=20) == 0
     assert beat_of(redis_client) is None
+
+
+def test_settings_that_are_lists_and_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRAINYARD_REDIS_URL", "redis://nowhere")
+    monkeypatch.setenv("TRAINYARD_STORE", "file:///store")
+    monkeypatch.setenv("TRAINYARD_ALLOWED_URIS", "s3://pets/, https://images.example.org/")
+    monkeypatch.setenv("TRAINYARD_CACHE_BYTES", "1000000")
+    settings = Settings()
+    assert settings.allowed_uris == ["s3://pets/", "https://images.example.org/"]
+    assert settings.cache_bytes == 1000000
+    assert settings.warm_launcher
 
 
 def test_the_worker_imports_no_torch() -> None:

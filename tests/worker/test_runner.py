@@ -58,13 +58,15 @@ def test_the_training_sees_no_secret_of_the_worker(host: Host, ticket: Make, mon
     monkeypatch.setenv("TRAINYARD_REDIS_URL", "redis://:secret@broker")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     run_attempt(host, ticket(host, "complete"))
-    seen = (run_dir(host, ticket(host, "complete")) / "environment.json").read_text()
-    assert "secret" not in seen
-    assert json.loads(seen)["CUDA_VISIBLE_DEVICES"] == ""
+    for stage in ("prepare", "train"):
+        seen = (run_dir(host, ticket(host, "complete")) / f"{stage}.json").read_text()
+        assert "secret" not in seen
+        assert json.loads(seen)["environment"]["CUDA_VISIBLE_DEVICES"] == ""
 
 
 def test_a_wish_to_stop_becomes_the_stop_file(host: Host, ticket: Make, book: Book) -> None:
     with running(host, ticket(host, "obey")):
+        eventually((run_dir(host, ticket(host, "obey")) / "train.json").exists)
         host.current()[0].stop(Cause.CANCELLED)
     finished = eventually(lambda: book.finished("att_obey_1"))
     assert (finished["reason"], finished["exit_code"]) == (Reason.CANCELLED_BY_CLIENT, 0)
@@ -72,6 +74,7 @@ def test_a_wish_to_stop_becomes_the_stop_file(host: Host, ticket: Make, book: Bo
 
 def test_who_does_not_stop_is_ended(host: Host, ticket: Make, book: Book) -> None:
     with running(host, ticket(host, "deaf")):
+        eventually((run_dir(host, ticket(host, "deaf")) / "train.json").exists)
         host.current()[0].stop(Cause.SHUTDOWN)
     finished = eventually(lambda: book.finished("att_deaf_1"))
     assert (finished["reason"], finished["exit_code"]) == (Reason.WORKER_SHUTDOWN, -15)
@@ -79,6 +82,7 @@ def test_who_does_not_stop_is_ended(host: Host, ticket: Make, book: Book) -> Non
 
 def test_what_the_book_gave_up_ends_at_once_and_in_silence(host: Host, ticket: Make, book: Book) -> None:
     with running(host, ticket(host, "deaf")):
+        eventually((run_dir(host, ticket(host, "deaf")) / "train.json").exists)
         host.current()[0].stop(Cause.ABANDONED)
     eventually(lambda: book.record() or (run_dir(host, ticket(host, "deaf")) / "journaled").exists())
     assert book.finished("att_deaf_1") is None
@@ -130,7 +134,7 @@ FAILED = Outcome(result="failed", reason=Reason.IMAGE_CORRUPT, phase="preparing"
 def test_every_ending_has_one_reason(
     *, exit_code: int, told: Outcome | None, cause: Cause | None, oom: bool, reason: Reason | None, tmp_path: Path
 ) -> None:
-    report = outcome.settle(exit_code, told, cause, out_of_memory=oom, log=tmp_path / "none")
+    report = outcome.settle(exit_code, told, cause, phase="running", out_of_memory=oom, log=tmp_path / "none")
     assert (report.reason if report else None) == reason
 
 
