@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ from training_core.rundir import RunSpec
 from training_core.state import TrainState
 from training_core.store import Store, check_relative
 
-MANIFEST = "manifest.json"
+MANIFEST, MODEL = "manifest.json", "model.safetensors"
 Tensors = dict[str, torch.Tensor]
 
 
@@ -47,7 +47,7 @@ class Damaged(Exception):
 
 @dataclass
 class Content:
-    """A checkpoint in memory. `optimizer` holds `<parameter number>.<name>` tensors."""
+    """A checkpoint in memory. `optimizer` holds `<parameter number>.<name>` tensors, `about` what the manifest says."""
 
     model: Tensors
     optimizer: Tensors
@@ -55,6 +55,7 @@ class Content:
     scaler: dict[str, Any]
     state: TrainState
     history: list[Metric]
+    about: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def write(store: Store, path: str, content: Content, run: RunSpec, about: dict[s
     }
     manifest = Manifest(step=content.state.step, spec_sha256=spec_sha256(run), files=records, about=about)
     encoded = manifest.model_dump_json(indent=1).encode()
-    store.delete(path)
+    store.delete(path, MANIFEST)
     for name, data in files.items():
         store.write(f"{path}/{name}", data)
     store.write(f"{path}/{MANIFEST}", encoded)
@@ -114,10 +115,28 @@ def read(store: Store, path: str, run: RunSpec) -> Content:
             scaler=extra["scaler"],
             state=TrainState.from_json(extra["state"]),
             history=[_metric(line) for line in files["history.jsonl"].splitlines()],
+            about=manifest.about,
         )
     except FileNotFoundError as problem:
         raise Damaged("a file is missing") from problem
     except (ValidationError, SafetensorError, ValueError, KeyError, TypeError) as problem:
+        raise Damaged(f"its content is not valid ({type(problem).__name__})") from problem
+
+
+def read_model(store: Store, path: str) -> tuple[Tensors, dict[str, Any]]:
+    """The model out of a checkpoint of any training, and what its manifest says about that training.
+
+    Raises `FileNotFoundError` when there is no checkpoint at `path`, and `Damaged`.
+    """
+    path = check_relative(path)
+    content = store.read(f"{path}/{MANIFEST}")
+    try:
+        manifest = Manifest.model_validate_json(content)
+        file = f"{path}/{MODEL}"
+        return load(_verified(store, file, manifest.files[MODEL])), manifest.about
+    except FileNotFoundError as problem:
+        raise Damaged("a file is missing") from problem
+    except (ValidationError, SafetensorError, KeyError) as problem:
         raise Damaged(f"its content is not valid ({type(problem).__name__})") from problem
 
 

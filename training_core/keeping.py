@@ -57,7 +57,7 @@ class Checkpoints:
         )
         self._reports.sync()
         for old in [one for one in state.kept if one not in {path, state.best_checkpoint}]:
-            self._store.delete(old)
+            self._store.delete(old, checkpoint.MANIFEST)
             state.kept.remove(old)
             self._reports.say(CheckpointDeleted(path=old))
 

@@ -29,8 +29,11 @@ class Store(Protocol):
         """Paths of all files called `name` below `folder`, sorted; empty when the folder does not exist."""
         ...
 
-    def delete(self, folder: str) -> None:
-        """Remove a folder with all its files; one that is not there is fine."""
+    def delete(self, folder: str, first: str) -> None:
+        """Remove a folder with all its files, the one called `first` before all others; none there is fine.
+
+        `first` is what makes the folder complete: a deletion that is cut short leaves nothing that looks whole.
+        """
         ...
 
 
@@ -69,8 +72,9 @@ class FolderStore:
         found = [Path(where, name) for where, _, files in os.walk(top) if name in files]
         return sorted(path.relative_to(self._root).as_posix() for path in found)
 
-    def delete(self, folder: str) -> None:
+    def delete(self, folder: str, first: str) -> None:
         target = self._root / check_relative(folder)
+        (target / first).unlink(missing_ok=True)
         if target.exists():
             self._fs.rm(str(target), recursive=True)
 
@@ -90,10 +94,12 @@ class ObjectStore:
         keys = self._fs.find(self._key(folder))
         return sorted(key.removeprefix(f"{self._root}/") for key in keys if key.rsplit("/", 1)[-1] == name)
 
-    def delete(self, folder: str) -> None:
+    def delete(self, folder: str, first: str) -> None:
         keys = self._fs.find(self._key(folder))
-        if keys:
-            self._fs.rm(keys)
+        leading = [key for key in keys if key == self._key(f"{folder}/{first}")]
+        for part in (leading, [key for key in keys if key not in leading]):
+            if part:
+                self._fs.rm(part)
 
     def _key(self, path: str) -> str:
         return f"{self._root}/{check_relative(path)}"
