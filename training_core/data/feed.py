@@ -1,0 +1,123 @@
+"""The batches of a training: one crew for its epochs and its evaluations, and who makes them on this host."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from training_core.data.augment.presets import SMALL_SIDE
+from training_core.data.buckets import Shape, Shapes
+from training_core.data.chosen import Chosen
+from training_core.data.crew import Crew, ThreadCrew
+from training_core.data.load import Batch, Loader
+from training_core.data.pack import Pack
+from training_core.data.process_crew import ProcessCrew
+from training_core.data.render import Recipe, Renderer, channel_statistics
+from training_core.data.sample import Indices, Part, Sampler, evaluation_parts, read_columns, share
+from training_core.distributed import Ranks
+from training_core.plan import Plan
+from training_core.rundir import LoaderKind, RunSpec
+
+# Enough for the third digit of the mean; decoding more would delay the first step.
+STATISTICS_IMAGES, STATISTICS_DECODED_IMAGES = 2000, 256
+# More of the cores would starve what feeds the GPU (SPDL's rule).
+SHARE_OF_CORES = 0.4
+TRAIN, EVALUATE = 0, 1
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """By channel, in units of 0-255."""
+
+    mean: list[float]
+    deviation: list[float]
+
+
+class Feed:
+    """Rank `rank` of `world_size` takes its share of every batch."""
+
+    def __init__(
+        self,
+        data: Chosen,
+        sampler: Sampler,
+        crew: Crew,
+        *,
+        batch_size: int,
+        shape: Shape,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self._data, self._sampler, self._crew = data, sampler, crew
+        self._batch_size, self._shape = batch_size, shape
+        self._rank, self._world_size = rank, world_size
+
+    def images(self, split: str) -> int:
+        """Of all ranks."""
+        return len(self._data.splits[split])
+
+    def training(self, step: int) -> Iterator[Batch]:
+        """Batches from `step` on, without an end."""
+        parts = (
+            part._replace(draws=share(part.draws, self._rank, self._world_size))
+            for part in self._sampler.batches(self._batch_size, self._shape, step)
+        )
+        return self._load(parts, TRAIN)
+
+    def evaluation(self, split: str) -> Iterator[Batch]:
+        """Each image of this rank's share of a split, once: the square in its middle, which serving cuts too."""
+        rows = share(self._data.splits[split], self._rank, self._world_size)
+        size = 256 if max(self._shape) <= SMALL_SIDE else 64
+        return self._load(evaluation_parts(rows, size, self._shape), EVALUATE)
+
+    def _load(self, parts: Iterator[Part], recipe: int) -> Loader:
+        return Loader(self._crew, parts, self._data.labels, self._data.pack.channels, recipe=recipe)
+
+    def close(self) -> None:
+        self._crew.close()
+
+
+def measure(pack: Pack, rows: Indices, side: int) -> Statistics:
+    """From pictures as the evaluation sees them, in this thread."""
+    renderer = Renderer(pack, Recipe(pack.folder))
+    images = STATISTICS_IMAGES if renderer.together((side, side)) else STATISTICS_DECODED_IMAGES
+    mean, deviation = channel_statistics(renderer, rows, side, pack.channels, images).tolist()
+    return Statistics(mean, deviation)
+
+
+def open_feed(data: Chosen, plan: Plan, run: RunSpec, ranks: Ranks) -> Feed:
+    """Raises `Failed` when the dataset lacks what the sampling needs."""
+    sampling, rows, side = run.spec.training.sampling, data.splits["train"], plan.image_size
+    shapes = Shapes(data.pack.heights, data.pack.widths, side) if sampling.buckets == "shape" else None
+    columns = read_columns(data.items, rows, sampling, shapes)
+    recipes = [Recipe(data.pack.folder, plan.augmentation, plan.seed), Recipe(data.pack.folder)]
+    return Feed(
+        data,
+        Sampler(rows, sampling, columns, seed=plan.seed, epochs=plan.epochs),
+        make_crew(data.pack, recipes, ranks, run.loader),
+        batch_size=plan.batch_size,
+        shape=(side, side),
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+    )
+
+
+def make_crew(pack: Pack, recipes: list[Recipe], ranks: Ranks, kind: LoaderKind = "auto") -> Crew:
+    """The kind that suits the device and the pack, or the one that the operator names.
+
+    One thread to begin with, since on a CPU each takes a core from the training; `Loader` measures how long the
+    training waits and adds threads while batches are late.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    most = max(1, int(cores * SHARE_OF_CORES / ranks.world_size))
+    small = pack.shape is not None and max(pack.shape) <= SMALL_SIDE
+    if kind == "auto":
+        kind = "process" if ranks.device.type == "cuda" and not small else "threads"
+    pin = ranks.device.type == "cuda"
+    if kind == "dali":
+        from training_core.data.dali import DaliCrew  # noqa: PLC0415  an extra of its own
+
+        return DaliCrew(pack, recipes, threads=most, device=ranks.device)
+    if kind == "process":
+        return ProcessCrew(pack, recipes, threads=max(1, most // 2), most_threads=most, pin=pin)
+    return ThreadCrew(pack, recipes, threads=1, most_threads=most, pin=pin)
