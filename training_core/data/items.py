@@ -38,9 +38,13 @@ class Items:
     """Columns by name, read from the file only where they are touched."""
 
     def __init__(self, folder: Path) -> None:
-        with pa.memory_map(str(folder / ITEMS_FILE)) as source:
-            self._table: pa.Table = pa.ipc.open_file(source).read_all()
+        self._file = folder / ITEMS_FILE
+        self._table = self._mapped()
         self._quarantine = folder / QUARANTINE_FILE
+
+    def _mapped(self) -> pa.Table:
+        with pa.memory_map(str(self._file)) as source:
+            return pa.ipc.open_file(source).read_all()
 
     def __len__(self) -> int:
         return int(self._table.num_rows)
@@ -51,14 +55,23 @@ class Items:
 
     def column(self, name: str) -> NDArray[Any]:
         """One value a row; null becomes NaN in floating columns and -1 in the group column."""
-        column = self._table.column(name)
-        if column.null_count:
-            column = column.fill_null(-1 if pa.types.is_integer(column.type) else np.nan)
-        values: NDArray[Any] = column.to_numpy()
+        column = self._mapped().column(name)  # mapped anew: the pages of what was read do not stay
+        values = np.empty(len(column), column.type.to_pandas_dtype())
+        start = 0
+        for chunk in column.chunks:
+            filled = chunk.fill_null(-1 if pa.types.is_integer(chunk.type) else np.nan) if chunk.null_count else chunk
+            values[start : start + len(chunk)] = filled.to_numpy()
+            start += len(chunk)
         return values
 
     def paths(self, rows: Sequence[int] | NDArray[np.int64]) -> list[str]:
-        return [str(path) for path in self._table.column("path").take(pa.array(rows, pa.int64())).to_pylist()]
+        """Looked up chunk by chunk: to take them from the column as a whole would put it together in memory."""
+        column = self._table.column("path")
+        starts = np.concatenate([[0], np.cumsum([len(chunk) for chunk in column.chunks])])
+        numbers = np.asarray(rows, np.int64)
+        chunks = np.searchsorted(starts, numbers, side="right") - 1
+        places = zip(chunks.tolist(), (numbers - starts[chunks]).tolist(), strict=True)
+        return [str(column.chunk(chunk)[place]) for chunk, place in places]
 
     def quarantined(self) -> Iterator[Quarantined]:
         if self._quarantine.exists():
