@@ -1,9 +1,10 @@
-"""Phases from POST to the first optimizer step, beside plain `torchrun` of the same training on the same data.
+"""Phases from POST to the first optimizer step: with the warm launcher, without it, and by plain `torchrun`.
 
-    make benchmark          or: python -m benchmarks.submit_to_first_step --runs 5
+    make benchmark          or: python -m benchmarks.submit_to_first_step --runs 5 [--data FOLDER]
 
-Both sides read prepared data (one unmeasured job prepares it), train the same spec on one CPU rank and stop after the
-first epoch. The floor is what no launcher can avoid without a warm process: a fresh Python that imports torch.
+All three read prepared data (an unmeasured job each prepares it), train the same spec on one CPU rank and end after the
+first epoch, turn by turn. The floor is what no launcher can avoid without a warm process: a fresh Python that imports
+torch. FOLDER holds class folders, or train/ and test/ with class folders.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -27,31 +29,64 @@ from training_core.events import FirstStep, decode
 from training_core.rundir import RunDir, RunSpec, complete_lines
 from training_core.spec import JobSpec
 
-PHASES = ("queued", "dispatched", "data_ready", "processes_up", "first_step")
+LABELS = {
+    "answered": "POST answered",
+    "queued": "in the book",
+    "dispatched": "attempt booked, ticket sent",
+    "claimed": "claimed by the worker",
+    "data_ready": "data checked",
+    "started": "slot held, process started, model built",
+    "first_step": "first optimizer step",
+}
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1", "-m", "training_core.train")
+LAUNCHER_SECONDS = 120.0
+
+Phases = dict[str, float]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5)
-    runs = parser.parse_args().runs
+    parser.add_argument("--data", type=Path, help="a folder of images instead of the small sample")
+    arguments = parser.parse_args()
     spec = json.loads((ROOT / "examples" / "fashion-mnist.json").read_text())
     spec["training"] = {**spec.get("training", {}), "epochs": 1}
-    with tempfile.TemporaryDirectory() as folder:
+    if arguments.data is not None:
+        spec["dataset"] = {"uri": arguments.data.absolute().as_uri()}
+        os.environ["TRAINYARD_DATA_ROOTS"] = str(arguments.data.absolute())
+    os.environ.setdefault("TRAINYARD_DEVICE", "cpu")
+    warm_runs, cold_runs, plain_runs = [], [], []
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as ends:
         state = Path(folder)
         state.chmod(0o755)
-        stack = Stack(state / "stack", port=None, durable=False, say=lambda _: None)
-        try:
-            stack.start()
+        warm, cold = start(state / "warm", "1", ends), start(state / "cold", "0", ends)
+        for stack in (warm, cold):
             service(stack, spec)  # prepares the data and warms the page cache
-            pairs = [(service(stack, spec), plain(state, spec, number)) for number in range(runs)]
-        finally:
-            stack.stop()
-        imports = [import_torch() for _ in range(runs)]
-    show([phases for phases, _ in pairs], [seconds for _, seconds in pairs], imports)
+        until_warm(warm)
+        for number in range(arguments.runs):
+            warm_runs.append(service(warm, spec))
+            cold_runs.append(service(cold, spec))
+            plain_runs.append(plain(state, spec, number))
+    show(warm_runs, cold_runs, plain_runs, [import_torch() for _ in range(arguments.runs)])
 
 
-def service(stack: Stack, spec: dict[str, Any]) -> dict[str, float]:
+def start(state: Path, warm_launcher: str, ends: ExitStack) -> Stack:
+    stack = Stack(state, port=None, durable=False, say=lambda _: None)
+    os.environ["TRAINYARD_WARM_LAUNCHER"] = warm_launcher
+    ends.callback(stack.stop)
+    stack.start()
+    return stack
+
+
+def until_warm(stack: Stack) -> None:
+    """A worker takes jobs from its first second on; this is about those that come later."""
+    deadline = time.monotonic() + LAUNCHER_SECONDS
+    while "the launcher is ready" not in (stack.logs / "worker.log").read_text():
+        assert time.monotonic() < deadline, "the launcher does not become ready"
+        time.sleep(0.1)
+
+
+def service(stack: Stack, spec: dict[str, Any]) -> Phases:
     """Seconds since the POST was sent at which a job got to each phase."""
     headers = {"Authorization": f"Bearer {stack.key()}"}
     with httpx2.Client(base_url=stack.url, headers=headers, timeout=90, trust_env=False) as client:
@@ -62,8 +97,12 @@ def service(stack: Stack, spec: dict[str, Any]) -> dict[str, float]:
         while not job["terminal"]:
             job = client.get(f"/v1/jobs/{job['id']}?wait=60&until=terminal").json()
     assert job["status"] == "succeeded", job["error"]
-    reached = {name: datetime.fromisoformat(job["phases"][name]).timestamp() - began for name in PHASES}
-    return {"answered": answered - began, **reached}
+    run = RunDir(stack.state / "work" / "runs" / job["id"] / "trial-0" / f"attempt-{job['attempt']}")
+    # The first of each kind: a report is written when its phase is reached.
+    reached = {one.kind: one.at for one in reversed([decode(line) for line, _ in complete_lines(run.events, 0)])}
+    reached |= {name: datetime.fromisoformat(job["phases"][name]).timestamp() for name in ("queued", "dispatched")}
+    reached["answered"] = answered
+    return {name: reached[name] - began for name in LABELS}
 
 
 def plain(state: Path, spec: dict[str, Any], number: int) -> float:
@@ -74,8 +113,8 @@ def plain(state: Path, spec: dict[str, Any], number: int) -> float:
         RunSpec(
             spec=JobSpec.model_validate(spec),
             store=(state / "store").as_uri(),
-            cache_dir=state / "stack" / "cache",
-            data_roots=[ROOT],
+            cache_dir=state / "cold" / "cache",
+            data_roots=[Path(os.environ.get("TRAINYARD_DATA_ROOTS", ROOT))],
         )
     )
     began = time.time()
@@ -94,28 +133,24 @@ def import_torch() -> float:
     return time.time() - began
 
 
-def show(service_runs: list[dict[str, float]], plain_runs: list[float], imports: list[float]) -> None:
-    labels = {
-        "answered": "POST answered",
-        "queued": "in the book",
-        "dispatched": "attempt booked, ticket sent",
-        "data_ready": "worker claimed, process started, data checked",
-        "processes_up": "torch imported, model built",
-        "first_step": "first optimizer step",
-    }
-    print(
-        f"median of {len(service_runs)}; seconds since the POST (torchrun: since its start); {os.cpu_count()} cores\n"
-    )
-    before = 0.0
-    for name, label in labels.items():
-        value = statistics.median(run[name] for run in service_runs)
-        print(f"  {label:<48}{value:8.3f}  {value - before:+8.3f}")
-        before = value
-    ours, theirs = (statistics.median(one) for one in ([r["first_step"] for r in service_runs], plain_runs))
-    ratios = [run["first_step"] / other for run, other in zip(service_runs, plain_runs, strict=True)]
-    print(f"\n  {'Trainyard, POST to first step':<48}{ours:8.3f}")
-    print(f"  {'plain torchrun, start to first step':<48}{theirs:8.3f}")
-    print(f"  {'ratio, pair by pair (median)':<48}{statistics.median(ratios):8.2f}")
+def show(warm: list[Phases], cold: list[Phases], plain_runs: list[float], imports: list[float]) -> None:
+    print(f"medians of {len(warm)}; seconds since the POST (torchrun: since its start); {os.cpu_count()} cores\n")
+    print(f"  {'':<48}{'warm':>8}{'':>10}{'cold':>8}")
+    before = {"warm": 0.0, "cold": 0.0}
+    for name, label in LABELS.items():
+        words = f"  {label:<48}"
+        for column, runs in (("warm", warm), ("cold", cold)):
+            value = statistics.median(run[name] for run in runs)
+            words += f"{value:8.3f}  {value - before[column]:+8.3f}"
+            before[column] = value
+        print(words)
+    print()
+    for column, runs in (("warm", warm), ("cold", cold)):
+        claimed = statistics.median(run["first_step"] - run["claimed"] for run in runs)
+        ratios = [run["first_step"] / other for run, other in zip(runs, plain_runs, strict=True)]
+        print(f"  {f'{column}: claim to first step':<48}{claimed:8.3f}")
+        print(f"  {f'{column}: POST to first step / plain torchrun, by pair':<48}{statistics.median(ratios):8.2f}")
+    print(f"  {'plain torchrun, start to first step':<48}{statistics.median(plain_runs):8.3f}")
     print(f"  {'floor: a fresh process that imports torch':<48}{statistics.median(imports):8.3f}")
 
 
