@@ -5,28 +5,29 @@ from __future__ import annotations
 import sys
 import time
 import traceback
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from training_core import checkpoint, keeping
+from training_core import augmentation_check, checkpoint, keeping
 from training_core.clock import PhaseClock
-from training_core.data.load import Arrays, Normalise
-from training_core.data.prepare import Meta, prepare, read_meta
-from training_core.data.sample import split_indices
+from training_core.data.chosen import Chosen
+from training_core.data.feed import Statistics
+from training_core.data.meta import Meta
+from training_core.data.resize import DESCRIPTION
 from training_core.distributed import Ranks, is_lost_peer, join, leave, use_threads
-from training_core.events import DataReady, Started
+from training_core.events import Started
 from training_core.failure import outcome_of
+from training_core.label_check import check_labels
+from training_core.learner import Materials, build_network, gather, make_learner, weights_model
 from training_core.loop import Training, fit
 from training_core.models import has_batch_norm
 from training_core.optim import make_optimizer
 from training_core.plan import DataFacts, Plan, choose_plan
 from training_core.precision import choose_precision, make_scaler
 from training_core.reports import Reports
-from training_core.rundir import EventsFile, Outcome, RunDir, RunSpec
+from training_core.rundir import EventsFile, Outcome, Prepared, RunDir, RunSpec
 from training_core.store import open_store
-from training_core.tasks import image_classification as task
 
 FEW_IMAGES_FOR_BATCH_NORM = 8
 
@@ -34,10 +35,10 @@ FEW_IMAGES_FOR_BATCH_NORM = 8
 class Attempt:
     """`run` does all of it; the fields say how far it came, for an outcome that is true."""
 
-    def __init__(self, run_dir: RunDir, prepared: Path | None = None, prepare_seconds: float = 0.0) -> None:
-        self._run_dir, self._prepared = run_dir, prepared
-        self._clock = PhaseClock(started_before_seconds=prepare_seconds)
-        self._clock.seconds["prepare"] = prepare_seconds
+    def __init__(self, run_dir: RunDir) -> None:
+        self._run_dir, self._prepared = run_dir, run_dir.read_prepared()
+        self._clock = PhaseClock(started_before_seconds=self._prepared.seconds)
+        self._clock.seconds["prepare"] = self._prepared.seconds
         self._phase = "preparing"
         self._rank: int | None = None
         self._training: Training | None = None
@@ -74,60 +75,55 @@ class Attempt:
             ranks = join(run.device)
             use_threads(run.threads, ranks.world_size)
         self._rank = ranks.rank if ranks.world_size > 1 else None
-        with self._clock.phase("prepare"):
-            folder, ready = self._prepare(run)
         events = EventsFile(self._run_dir.events) if ranks.first else None
         reports = Reports(events)
         try:
-            if ready is not None:
-                reports.say(ready)
             with self._clock.phase("startup"):
-                self._training = assemble(self._run_dir, run, folder, ranks, reports=reports, clock=self._clock)
+                self._training = assemble(self._run_dir, run, self._prepared, ranks, reports=reports, clock=self._clock)
             self._phase = "running"
-            return fit(self._training)
+            result = fit(self._training)
+            if result == "completed":
+                check_labels(self._training)
+            return result
         finally:
+            if self._training is not None:
+                self._training.feed.close()
             if events is not None:
                 events.close()
 
-    def _prepare(self, run: RunSpec) -> tuple[Path, DataReady | None]:
-        if self._prepared is not None:
-            return self._prepared, None
-        return prepare(run, self._run_dir.stop_requested)
-
 
 def assemble(
-    run_dir: RunDir, run: RunSpec, folder: Path, ranks: Ranks, *, reports: Reports, clock: PhaseClock
+    run_dir: RunDir, run: RunSpec, prepared: Prepared, ranks: Ranks, *, reports: Reports, clock: PhaseClock
 ) -> Training:
     """Plan, model, optimizer and state, fresh or from a checkpoint, and the reports that come before the first step."""
-    meta, splits, arrays = read_meta(folder), split_indices(folder, run.spec), Arrays(folder)
-    precision, reason = choose_precision(run.spec.compute.precision, ranks.device)
-    facts = DataFacts(len(splits["train"]), len(meta.classes), meta.channels, meta.image_size, meta.image_size_reason)
-    plan = choose_plan(
-        run.spec, facts, device=run.device, world_size=ranks.world_size, precision=precision, precision_reason=reason
-    )
+    store, data = open_store(run), Chosen(prepared)
+    path = ranks.text_from_first(keeping.choose(store, run, reports) if ranks.first else "")
+    content = checkpoint.read(store, path, run) if path else None
+    materials = gather(run, data, content, run_dir.stop_requested)
+    plan = augmentation_check.decide(make_plan(materials, ranks, content), materials, run_dir, ranks, reports)
+    network = build_network(materials, plan, ranks.device, content)
     reports.say(plan.report())
-    mean, deviation = arrays.channel_statistics(splits["train"])
-    model = task.build(plan).to(ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    store = open_store(run)
-    about = _about(plan, meta, mean, deviation)
+    learner = make_learner(network, materials, plan, ranks)
+    about = _about(plan, data.meta, materials.statistics)
     training = Training(
         run_dir=run_dir,
         plan=plan,
         rule=run.spec.training.early_stopping,
         ranks=ranks,
-        arrays=arrays,
-        splits=splits,
-        normalise=Normalise(mean, deviation, ranks.device),
-        model=model,
-        parallel=model,
-        optimizer=make_optimizer(model, plan),
+        materials=materials,
+        feed=learner.feed,
+        normalise=learner.normalise,
+        network=network,
+        model=learner.trained,
+        parallel=learner.trained,
+        optimizer=make_optimizer(learner.trained, plan),
         scaler=make_scaler(plan.precision, ranks.device),
         checkpoints=keeping.Checkpoints(store, run, reports, about),
         reports=reports,
         clock=clock,
     )
-    path = ranks.text_from_first(keeping.choose(store, run, reports) if ranks.first else "")
-    content = restore(training, checkpoint.read(store, path, run)) if path else None
+    if content is not None:
+        restore(training, content)
     reports.say(Started(resumed_from_step=training.state.step, checkpoint=path or None))
     if content is not None:
         reports.repeat(content.history)
@@ -135,21 +131,35 @@ def assemble(
         if training.state.best_checkpoint and training.best_weights is None:
             reports.alert("checkpoint_damaged", f"the best model {training.state.best_checkpoint} is gone")
     _warn(training)
-    training.parallel = ranks.wrap(model)
-    model.train()
+    training.parallel = ranks.wrap(training.model)
+    training.model.train()
     return training
 
 
-def restore(training: Training, content: checkpoint.Content) -> checkpoint.Content:
-    """Continue exactly where `content` was written."""
-    training.model.load_state_dict(content.model)
+def make_plan(materials: Materials, ranks: Ranks, content: checkpoint.Content | None) -> Plan:
+    """The same plan again after a resume, when the weights that it began with may be gone."""
+    run, meta, origin = materials.run, materials.data.meta, materials.origin
+    precision, reason = choose_precision(run.spec.compute.precision, ranks.device)
+    images = len(materials.data.splits["train"])
+    return choose_plan(
+        run.spec,
+        DataFacts(images, len(meta.classes), meta.channels, meta.image_size, meta.image_size_reason),
+        device=run.device,
+        world_size=ranks.world_size,
+        precision=precision,
+        precision_reason=reason,
+        weights_model=weights_model(run, origin, content),
+    )
+
+
+def restore(training: Training, content: checkpoint.Content) -> None:
+    """Continue exactly where `content` was written; the network has its weights already."""
     checkpoint.restore_optimizer(training.optimizer, content.optimizer, content.groups)
     training.scaler.load_state_dict(content.scaler)
     training.state = content.state
-    return content
 
 
-def _about(plan: Plan, meta: Meta, mean: list[float], deviation: list[float]) -> dict[str, Any]:
+def _about(plan: Plan, meta: Meta, statistics: Statistics) -> dict[str, Any]:
     """What someone needs to use the model, and to understand where it comes from."""
     return {
         "task": "image-classification",
@@ -158,9 +168,9 @@ def _about(plan: Plan, meta: Meta, mean: list[float], deviation: list[float]) ->
         "preprocessing": {
             "image_size": plan.image_size,
             "channels": plan.channels,
-            "resize": "cover the square, bilinear with antialiasing, cut at the centre",
-            "mean": mean,
-            "standard_deviation": deviation,
+            "resize": DESCRIPTION,
+            "mean": statistics.mean,
+            "standard_deviation": statistics.deviation,
             "scale": "pixel values 0-255",
         },
         "dataset_version": meta.dataset_version,

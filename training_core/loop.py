@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -12,12 +11,15 @@ from torch import nn
 
 from training_core.checkpoint import Tensors
 from training_core.clock import PhaseClock
-from training_core.data.load import Arrays, Batch, Normalise, read_ahead
-from training_core.data.sample import Indices, epoch_order, share
+from training_core.data.augment.mix import mix
+from training_core.data.feed import Feed
+from training_core.data.load import Batch, Normalise
 from training_core.distributed import Ranks
 from training_core.events import EarlyStopped, FirstStep, Progress, Summary
 from training_core.failure import Failed
+from training_core.features import FeatureFeed, ToDevice
 from training_core.keeping import Checkpoints
+from training_core.learner import Materials
 from training_core.optim import learning_rate_at, set_learning_rate
 from training_core.plan import Plan
 from training_core.precision import autocast
@@ -36,15 +38,20 @@ PROGRESS_SECONDS = 1.0
 
 @dataclass
 class Training:
-    """All that a training works with. `parallel` is `model` wrapped for the ranks, or `model` itself."""
+    """All that a training works with.
+
+    `network` is complete and what a checkpoint holds. `model` is what learns: the network, or its last layer.
+    `parallel` is `model` wrapped for the ranks, or `model` itself.
+    """
 
     run_dir: RunDir
     plan: Plan
     rule: EarlyStopping | None
     ranks: Ranks
-    arrays: Arrays
-    splits: dict[str, Indices]
-    normalise: Normalise
+    materials: Materials
+    feed: Feed | FeatureFeed
+    normalise: Normalise | ToDevice
+    network: nn.Module
     model: nn.Module
     parallel: nn.Module
     optimizer: torch.optim.Optimizer
@@ -63,20 +70,14 @@ class Training:
     def save(self) -> None:
         with self.clock.phase("checkpoint"):
             if self.ranks.first:
-                self.checkpoints.save(self.model, self.optimizer, self.scaler, self.state, self.epoch)
+                self.checkpoints.save(self.network, self.optimizer, self.scaler, self.state, self.epoch)
 
 
 def fit(training: Training) -> str:
     """Train to the end of the plan, to an early stop, or to the stop file; returns `completed` or `stopped`."""
     state, plan = training.state, training.plan
     pace = Pace(training)
-    batches = read_ahead(
-        training.arrays,
-        coming_batches(training),
-        augmentation=plan.augmentation,
-        seed=plan.seed,
-        pin=training.ranks.device.type == "cuda",
-    )
+    batches = training.feed.training(state.step)
     while state.step < plan.total_steps and not state.early_stopped:
         with training.clock.phase("data"):
             batch = next(batches)
@@ -113,26 +114,15 @@ def train_step(training: Training, batch: Batch) -> torch.Tensor:
     torch.manual_seed((plan.seed * 1_000_003 + state.step * 4099 + ranks.rank) % 2**63)
     set_learning_rate(training.optimizer, learning_rate_at(state.step, plan))
     images, labels = training.normalise(batch)
+    mixed = mix(images, labels, plan.mixing, step=state.step, world_size=ranks.world_size)
     training.optimizer.zero_grad(set_to_none=True)
     with autocast(plan.precision, ranks.device):
-        logits = training.parallel(images)
-    part = task.loss_sum(logits, labels, plan.label_smoothing) / plan.batch_size
+        logits = training.parallel(mixed.images)
+    part = mixed.loss(lambda truth: task.loss_sum(logits, truth, plan.label_smoothing)) / plan.batch_size
     training.scaler.scale(part * ranks.world_size).backward()  # type: ignore[no-untyped-call]
     training.scaler.step(training.optimizer)
     training.scaler.update()
     return part.detach()
-
-
-def coming_batches(training: Training) -> Iterator[tuple[int, Indices]]:
-    """This rank's share of every batch from the current step on; the last images that fill no batch wait an epoch."""
-    plan, ranks = training.plan, training.ranks
-    first_epoch, first_batch = divmod(training.state.step, plan.steps_per_epoch)
-    for epoch in range(first_epoch, plan.epochs):
-        order = epoch_order(training.splits["train"], plan.seed, epoch)
-        for number in range(first_batch, plan.steps_per_epoch):
-            batch = order[number * plan.batch_size : (number + 1) * plan.batch_size]
-            yield epoch, share(batch, ranks.rank, ranks.world_size)
-        first_batch = 0
 
 
 def log(training: Training, part: torch.Tensor, pace: Pace) -> None:
@@ -160,15 +150,11 @@ def log(training: Training, part: torch.Tensor, pace: Pace) -> None:
 
 def evaluate(training: Training, split: str) -> dict[str, float]:
     """Metrics over every image of a split, each counted once, the ranks sharing the work."""
-    indices = share(training.splits[split], training.ranks.rank, training.ranks.world_size)
-    size = 256 if training.plan.image_size <= 96 else 64
-    parts = ((0, indices[start : start + size]) for start in range(0, len(indices), size))
     sums = torch.zeros(3, dtype=torch.float64, device=training.ranks.device)
     training.ranks.same_buffers(training.model)
     training.model.eval()
-    pin = training.ranks.device.type == "cuda"
     with torch.no_grad():
-        for batch in read_ahead(training.arrays, parts, augmentation="none", seed=0, pin=pin):
+        for batch in training.feed.evaluation(split):
             images, labels = training.normalise(batch)
             with autocast(training.plan.precision, training.ranks.device):
                 logits = training.model(images)
@@ -189,7 +175,8 @@ def judge(training: Training) -> None:
     metric = (rule or EarlyStopping()).metric
     if is_better(metrics[metric], state.best, metric):
         state.best, state.best_step, state.best_metrics = metrics[metric], state.step, metrics
-        training.best_weights = {name: tensor.detach().clone() for name, tensor in training.model.state_dict().items()}
+        weights = training.network.state_dict()
+        training.best_weights = {name: tensor.detach().clone() for name, tensor in weights.items()}
     if rule is not None:
         state.early_stopped = state.early_stop.observe(metrics[rule.metric], state.step, rule)
 
@@ -209,9 +196,9 @@ def finish(training: Training, pace: Pace) -> None:
             )
         )
     if training.best_weights is not None:
-        training.model.load_state_dict(training.best_weights)
+        training.network.load_state_dict(training.best_weights)
     metrics = dict(state.best_metrics)
-    if len(training.splits["test"]) > 0:
+    if training.feed.images("test") > 0:
         with training.clock.phase("evaluate"):
             tested = evaluate(training, "test")
         reports.metric(state.step, training.epoch, tested)

@@ -43,13 +43,23 @@ def _block(inputs: int, outputs: int, *, pool: bool) -> list[nn.Module]:
 
 def _with_input_channels(model: nn.Module, channels: int) -> nn.Module:
     """Replaces the first convolution of a torchvision model, whose three inputs are fixed."""
-    name, first = next((name, one) for name, one in model.named_modules() if isinstance(one, nn.Conv2d))
+    name, first = first_convolution(model)
     options: dict[str, Any] = {"stride": first.stride, "padding": first.padding, "bias": first.bias is not None}
     replacement = nn.Conv2d(channels, first.out_channels, first.kernel_size, **options)  # type: ignore[arg-type]
     nn.init.kaiming_normal_(replacement.weight, mode="fan_out", nonlinearity="relu")
     parent, _, attribute = name.rpartition(".")
     setattr(model.get_submodule(parent), attribute, replacement)
     return model
+
+
+def first_convolution(model: nn.Module) -> tuple[str, nn.Conv2d]:
+    """The layer that sees the pixels, with its name."""
+    return next((name, one) for name, one in model.named_modules() if isinstance(one, nn.Conv2d))
+
+
+def head(model: nn.Module) -> tuple[str, nn.Linear]:
+    """The last layer, which makes the logits, with its name. All before it is the trunk."""
+    return [(name, one) for name, one in model.named_modules() if isinstance(one, nn.Linear)][-1]
 
 
 def has_batch_norm(model: nn.Module) -> bool:

@@ -6,9 +6,11 @@ import math
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from training_core.data.augment.presets import Mixing
 from training_core.events import PlanChosen
 from training_core.failure import Failed
-from training_core.spec import JobSpec
+from training_core.origin import model_to_fetch
+from training_core.spec import JobSpec, Model
 from training_core.wire import Reason
 
 Value = TypeVar("Value", str, int, float)
@@ -16,6 +18,15 @@ Value = TypeVar("Value", str, int, float)
 SMALL_IMAGE_PIXELS = 96
 MOST_METRIC_POINTS = 2000
 FEW_EPOCHS = 20
+MANY_EPOCHS = 60
+# What the last layer of each network is given.
+FEATURES = {
+    "small_cnn": 64,
+    "resnet18": 512,
+    "resnet50": 2048,
+    "mobilenet_v3_small": 1024,
+    "mobilenet_v3_large": 1280,
+}
 
 
 @dataclass(frozen=True)
@@ -23,6 +34,7 @@ class Plan:
     """What is going to be trained and how; the same on all ranks, and the same again after a resume."""
 
     model: str
+    trainable: str
     image_size: int
     channels: int
     classes: int
@@ -34,6 +46,7 @@ class Plan:
     schedule: str
     warmup_steps: int
     augmentation: str
+    mixing: Mixing
     precision: str
     label_smoothing: float
     epochs: int
@@ -51,6 +64,7 @@ class Plan:
     def report(self) -> PlanChosen:
         resolved: dict[str, str | int | float | bool | None] = {
             "model.name": self.model,
+            "model.trainable": self.trainable,
             "compute.precision": self.precision,
             "training.image_size": self.image_size,
             "training.batch_size": self.batch_size,
@@ -58,7 +72,7 @@ class Plan:
             "training.optimizer.learning_rate": self.learning_rate,
             "training.optimizer.weight_decay": self.weight_decay,
             "training.schedule.warmup_epochs": round(self.warmup_steps / self.steps_per_epoch, 4),
-            "training.augmentation": self.augmentation,
+            "training.augmentation.preset": self.augmentation,
             "training.checkpoint_every_steps": self.checkpoint_every_steps,
         }
         return PlanChosen(
@@ -82,12 +96,22 @@ class DataFacts:
 
 
 def choose_plan(
-    spec: JobSpec, data: DataFacts, *, device: str, world_size: int, precision: str, precision_reason: str
+    spec: JobSpec,
+    data: DataFacts,
+    *,
+    device: str,
+    world_size: int,
+    precision: str,
+    precision_reason: str,
+    weights_model: str | None = None,
 ) -> Plan:
-    """Resolve `spec`. Raises `Failed(unsupported)` when the global batch has fewer images than there are ranks."""
+    """Resolve `spec`; `weights_model` is the network of the weights it names, where known.
+
+    Raises `Failed(unsupported)` when the global batch has fewer images than there are ranks.
+    """
     training = spec.training
     reasons = {"compute.precision": precision_reason, "training.image_size": data.image_size_reason}
-    model = _pick(reasons, "model.name", spec.model.name, *_auto_model(data.image_size, device))
+    model = _pick(reasons, "model.name", spec.model.name, *auto_model(spec, data.image_size, device, weights_model))
     batch = _pick(reasons, "training.batch_size", training.batch_size, *_auto_batch(data.train_images))
     if batch > data.train_images:
         batch, reasons["training.batch_size"] = data.train_images, "no more than the training images there are"
@@ -98,7 +122,7 @@ def choose_plan(
             "raise training.batch_size or use fewer devices",
         )
     optimizer = _pick(reasons, "training.optimizer.name", training.optimizer.name, "adamw", "robust without tuning")
-    rate, rate_reason = _auto_learning_rate(optimizer, model, batch)
+    rate, rate_reason = _auto_learning_rate(optimizer, model, batch, spec.model)
     decay, decay_reason = _auto_weight_decay(optimizer)
     steps_per_epoch = data.train_images // batch
     total_steps = training.epochs * steps_per_epoch
@@ -110,6 +134,7 @@ def choose_plan(
     )
     return Plan(
         model=model,
+        trainable=spec.model.trainable,
         image_size=data.image_size,
         channels=data.channels,
         classes=data.classes,
@@ -126,10 +151,11 @@ def choose_plan(
         warmup_steps=round(warmup * steps_per_epoch),
         augmentation=_pick(
             reasons,
-            "training.augmentation",
-            training.augmentation,
-            *_auto_augmentation(data.train_images, training.epochs),
+            "training.augmentation.preset",
+            training.augmentation.preset,
+            *_auto_augmentation(data, training.epochs, spec.model),
         ),
+        mixing=Mixing(training.augmentation.mixup, training.augmentation.cutmix, training.seed, batch),
         precision=precision,
         label_smoothing=training.label_smoothing,
         epochs=training.epochs,
@@ -159,7 +185,12 @@ def _pick(reasons: dict[str, str], key: str, wanted: Value | str, automatic: Val
     return wanted  # type: ignore[return-value]
 
 
-def _auto_model(image_size: int, device: str) -> tuple[str, str]:
+def auto_model(spec: JobSpec, image_size: int, device: str, weights_model: str | None) -> tuple[str, str]:
+    """The network that `auto` stands for, and why."""
+    if spec.model.pretrained:
+        return model_to_fetch(spec, device), "the cheapest network with published weights that suits the device"
+    if weights_model is not None:
+        return weights_model, "the network of model.weights"
     if image_size <= SMALL_IMAGE_PIXELS:
         return "small_cnn", f"images of {image_size} px are small"
     if device == "cpu":
@@ -174,12 +205,20 @@ def _auto_batch(images: int) -> tuple[int, str]:
     return 256, f"{images:,} training images"
 
 
-def _auto_learning_rate(optimizer: str, model: str, batch: int) -> tuple[float, str]:
+def _auto_learning_rate(optimizer: str, model: str, batch: int, origin: Model) -> tuple[float, str]:
+    if origin.trainable == "head":
+        width = FEATURES[model]
+        rate = 0.1 if optimizer == "sgd" else 5 / width
+        return rate, f"{optimizer} on the last layer alone: a step moves the sum over {width} features"
+    trained = origin.pretrained or origin.weights is not None
+    if optimizer == "sgd" and trained:
+        return 0.01 * batch / 256, "from trained weights, a tenth of what SGD takes from scratch"
     if optimizer == "sgd":
         return 0.1 * batch / 256, "0.1 for each 256 images of the batch (Goyal et al. 2017)"
-    if model == "small_cnn":
-        return 6e-3, f"{optimizer} on a small network"
-    return 1e-3, f"{optimizer} on a torchvision network trained from scratch"
+    rate, network = (6e-3, "a small network") if model == "small_cnn" else (1e-3, "a torchvision network")
+    if trained:
+        return rate / 2, f"{optimizer} on {network} from trained weights, half of what it takes from scratch"
+    return rate, f"{optimizer} on {network} trained from scratch"
 
 
 def _auto_weight_decay(optimizer: str) -> tuple[float, str]:
@@ -191,12 +230,19 @@ def _auto_warmup(total_steps: int, steps_per_epoch: int) -> tuple[float, str]:
     return min(1.0, 0.05 * total_steps / steps_per_epoch), "5 % of the steps, one epoch at most"
 
 
-def _auto_augmentation(images: int, epochs: int) -> tuple[str, str]:
+def _auto_augmentation(data: DataFacts, epochs: int, origin: Model) -> tuple[str, str]:
+    if origin.trainable == "head":
+        return "none", "the frozen trunk sees each image once"
+    images = data.train_images
     if images >= 200_000:
         return "none", f"{images:,} training images are enough without"
     if epochs < FEW_EPOCHS:
         return "none", f"{epochs} epochs are too few for crops and flips to pay"
-    return "light", f"{images:,} training images over {epochs} epochs: crops and flips delay overfitting"
+    if epochs < MANY_EPOCHS or images >= 50_000:
+        return "light", f"{images:,} training images over {epochs} epochs: crops and flips delay overfitting"
+    if data.channels == 1:
+        return "light", f"{images:,} grey images over {epochs} epochs: brightness may be all they differ in"
+    return "standard", f"{images:,} training images are seen {epochs} times: they should not look the same"
 
 
 def _checkpoint_every(reasons: dict[str, str], wanted: int | str) -> int | None:

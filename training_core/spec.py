@@ -27,6 +27,7 @@ ProfileName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62
 LabelKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 LabelValue = Annotated[str, StringConstraints(max_length=256, pattern=r"^[^\x00-\x1f]*$")]
 ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f]+$")]
+WeightsPlace = Annotated[str, StringConstraints(min_length=1, max_length=2048, pattern=r"^[^\s\x00-\x1f]+$")]
 DatasetFormat = Literal["class-folders", "manifest", "webdataset", "parquet", "idx"]
 Action = Literal["remove", "flag", "ignore"]
 AugmentationPreset = Literal["none", "light", "standard", "strong", "medical"]
@@ -43,7 +44,7 @@ class Split(Part):
     """Fractions taken from the training images where the dataset brings no split of its own.
 
     `group_by` names a column: samples of one group (a patient, a camera, a scene) never part. Copies of one image
-    never part either. The seed is the split's own, so that trials with other training seeds validate on the same images.
+    never part either. The seed is the split's own: trials with other training seeds validate on the same images.
     """
 
     validation: Fraction = 0.1
@@ -60,7 +61,7 @@ class Split(Part):
 
 
 class Columns(Part):
-    """Names of columns in a manifest, a Parquet table or the JSON of a WebDataset sample; `auto` finds the usual ones."""
+    """Columns of a manifest, a Parquet table or the JSON of a WebDataset sample; `auto` finds the usual names."""
 
     image: ColumnName | Auto = "auto"
     label: ColumnName | Auto = "auto"
@@ -138,7 +139,7 @@ class Model(Part):
 
     name: ModelName = "auto"
     pretrained: bool = False
-    weights: Annotated[str, StringConstraints(min_length=1, max_length=2048, pattern=r"^[^\s\x00-\x1f]+$")] | None = None
+    weights: WeightsPlace | None = None
     trainable: Literal["all", "head"] = "all"
 
     @model_validator(mode="after")

@@ -13,7 +13,7 @@ import boto3  # type: ignore[import-untyped]
 import pytest
 from moto.server import ThreadedMotoServer
 
-from tests.training.running import make_images
+from tests.training.running import Run, make_images, make_run
 
 SECRET = "a-secret-that-must-not-be-told"
 
@@ -27,6 +27,24 @@ def original_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def images(tmp_path: Path, original_images: Path) -> Path:
     """72 images in three class folders, below the only folder that a run may read; yours to spoil."""
     return Path(shutil.copytree(original_images, tmp_path / "stripes"))
+
+
+@pytest.fixture(scope="session")
+def first_job(tmp_path_factory: pytest.TempPathFactory, original_images: Path) -> Run:
+    """A job that has learned the three classes."""
+    folder = tmp_path_factory.mktemp("first")
+    run = make_run(
+        folder, f"file://{original_images}", training={"epochs": 6}, job_id="first", data_roots=[original_images.parent]
+    )
+    assert run.finish() == 0, run.log()
+    return run
+
+
+@pytest.fixture
+def weights(tmp_path: Path, first_job: Run) -> str:
+    """The checkpoint of that job, in the store of your runs."""
+    shutil.copytree(first_job.file("jobs/first"), tmp_path / "store" / "jobs" / "first")
+    return first_job.last_checkpoint().path
 
 
 @dataclass(frozen=True)

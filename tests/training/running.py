@@ -97,13 +97,15 @@ def make_run(folder: Path, data: str, *, training: dict[str, Any] | None = None,
         "uri": data,
         "credentials": changes.pop("credentials", None),
         "split": {"validation": 0.25, "test": 0.125},
+        **changes.pop("dataset", {}),
     }
+    model = changes.pop("model", "small_cnn")
     precision = changes.pop("precision", "auto")
     spec = JobSpec.model_validate(
         {
             "task": "image-classification",
             "dataset": dataset,
-            "model": {"name": changes.pop("model", "small_cnn")},
+            "model": {"name": model} if isinstance(model, str) else model,
             "compute": {"precision": precision},
             "training": {"epochs": 3, "batch_size": 12, "early_stopping": None, **(training or {})},
         }

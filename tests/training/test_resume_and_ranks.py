@@ -100,7 +100,8 @@ def test_a_killed_rank_is_named(tmp_path: Path, images: Path) -> None:
     run = make_run(tmp_path, f"file://{images}", training={"epochs": 5000}, devices=2)
     with run.start() as process:
         eventually(lambda: run.dir.events.exists() and "first_step" in run.kinds(), 90)
-        ranks = sorted(psutil.Process(process.pid).children(recursive=True), key=lambda one: int(one.environ()["RANK"]))
+        ranks = sorted(psutil.Process(process.pid).children(recursive=True), key=lambda one: one.cmdline())
+        assert [" ".join(one.cmdline()).split()[:3] for one in ranks] == [["trainyard", "rank", str(n)] for n in (0, 1)]
         ranks[1].kill()
         assert process.wait(60) == 1
     assert run.outcome.reason == "process_died", run.log()

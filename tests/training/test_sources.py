@@ -6,8 +6,16 @@ import zipfile
 from pathlib import Path
 
 from tests.training.conftest import S3
-from tests.training.running import ROOT, make_run
+from tests.training.running import ROOT, Run, make_run
 from training_core.data.prepare import prepare
+from training_core.events import AnyReport, DataReady
+
+
+def ready_of(run: Run) -> DataReady:
+    said: list[AnyReport] = []
+    prepare(run.spec, lambda: False, said.append)
+    [ready] = [report for report in said if isinstance(report, DataReady)]
+    return ready
 
 
 def test_s3_for_data_and_checkpoints(tmp_path: Path, images: Path, s3: S3) -> None:
@@ -37,7 +45,7 @@ def test_an_archive_on_s3_and_its_inner_folder(tmp_path: Path, images: Path, s3:
     client.upload_file(str(tmp_path / "pets.zip"), "pets", "pets.zip")
     for uri in ("zip://deep::s3://pets/pets.zip", "zip://::file://pets.zip", "zip://*::file://pets.zip"):
         run = make_run(tmp_path, uri, credentials="pets", credentials_file=s3.credentials_file)
-        _, ready = prepare(run.spec, lambda: False)
+        ready = ready_of(run)
         assert sum(ready.images.values()) == 72
         assert len(ready.classes) == 3
 
@@ -45,6 +53,6 @@ def test_an_archive_on_s3_and_its_inner_folder(tmp_path: Path, images: Path, s3:
 def test_the_sample_of_fashion_mnist_has_a_split_of_its_own(tmp_path: Path) -> None:
     uri = "zip://::file://examples/data/fashion-mnist-sample.zip"
     run = make_run(tmp_path, uri, data_roots=[ROOT])
-    _, ready = prepare(run.spec, lambda: False)
+    ready = ready_of(run)
     assert len(ready.classes) == 10
     assert ready.images == {"train": 4500, "validation": 1500, "test": 1000}

@@ -16,8 +16,7 @@ def test_a_run_dir_with_a_spec_is_enough(tmp_path: Path, images: Path) -> None:
     assert run.finish("training_core.train") == 0, run.log()
     assert run.outcome.result == "completed"
     kinds = run.kinds()
-    assert kinds[:3] == ["data_ready", "plan_chosen", "started"]
-    assert kinds[3] == "first_step"
+    assert kinds[:5] == ["data_reported", "data_ready", "plan_chosen", "started", "first_step"]
     assert kinds[-1] == "summary"
     assert [report.seq for report in run.reports] == list(range(1, len(kinds) + 1))
     [ready] = run.of_kind("data_ready")
@@ -96,9 +95,10 @@ def test_early_stopping_ends_a_run_that_completed(tmp_path: Path, images: Path) 
 def test_prepared_data_is_shared_by_runs(tmp_path: Path, images: Path) -> None:
     first = make_run(tmp_path, f"file://{images}", training={"epochs": 1})
     assert first.finish() == 0, first.log()
-    [prepared] = [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
-    before = (prepared / "images.npy").stat()
+    [meta] = (tmp_path / "cache").glob("*/meta.json")
+    shard = meta.parent / "pixels-00000.bin"
+    before = shard.stat()
     second = make_run(tmp_path, "file://stripes", training={"epochs": 1, "seed": 1}, job_id="other")
     assert second.finish() == 0, second.log()
-    after = (prepared / "images.npy").stat()
+    after = shard.stat()
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
