@@ -138,6 +138,20 @@ def test_any_file_system_of_fsspec(memory: fsspec.AbstractFileSystem) -> None:
     ]
 
 
+def test_files_whose_place_does_not_know_their_size(
+    memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a DVC repository lists the files of a folder that lies in its remote alone."""
+    listed = memory.ls
+    monkeypatch.setattr(memory, "ls", lambda path, detail=True: [{**one, "size": None} for one in listed(path)])
+    source = RemoteSource("memory://pets", memory, "pets")
+    entries = list(source.entries())
+    assert [entry.size for entry in entries] == [80, -1, -1, -1]
+    assert list(source.read(map(Piece, entries))) == [entry.path.encode() * 10 for entry in entries]
+    memory.pipe("/pets/cats/1.png", bytes(64 * 2**20 + 1))
+    assert list(source.read([Piece(entries[1])])) == [Unreadable("it is larger than 64 MiB")]
+
+
 def test_one_file_of_any_file_system(memory: fsspec.AbstractFileSystem) -> None:
     source = RemoteSource("memory://pets/cats.txt", memory, "/pets/cats.txt")
     assert [entry.path for entry in source.entries()] == ["cats.txt"]

@@ -19,8 +19,9 @@ from training_core.data.sample import Part
 
 Images = NDArray[np.uint8]
 
-# Images that one thread makes at a time: few, so that the first batch is there soon.
-IMAGES_A_TASK = 16
+# Images that one thread makes at a time: few, so that the first batch is there soon, and enough to share what numpy
+# does for all of them under the interpreter's lock.
+IMAGES_A_TASK = 32
 
 
 class Slot(Protocol):

@@ -100,7 +100,7 @@ def _choose(job: Job) -> Packing:
     rows = probed_rows(table.num_rows)
     known = {row: job.earlier.facts(row) for row in rows if job.earlier and job.earlier.item_of[row] >= 0}
     facts = known | probe(job.reader, [row for row in rows if row not in known])
-    source_bytes = sum(int(np.sum(chunk.to_numpy())) for chunk in table.column("size").chunks)
+    source_bytes = sum(int(np.sum(np.maximum(chunk.to_numpy(), 0))) for chunk in table.column("size").chunks)
     before = job.earlier.packing.encoding if job.earlier else None
     probed = [facts[row] for row in sorted(facts)]
     return choose_packing(job.run.spec, table.num_rows, source_bytes, probed, before)

@@ -5,7 +5,7 @@ One row a sample, memory-mapped from an Arrow file, so that ten million rows cos
 path         its name for people, unique, relative to the dataset
 file         the file that holds it, relative to the source; null where that is `path` itself
 offset       -1 for the whole file; the first byte within an archive, or the number of a row or an image
-size         bytes of the encoded image, 0 where only reading tells
+size         bytes of the encoded image, 0 or less where only reading tells
 fingerprint  changes when the content does: 8 bytes of a hash over size, ETag, checksum or time of change
 label        index into `classes`
 split        index into SPLITS, -1 where the dataset gives none
@@ -25,6 +25,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 SPLITS = ("train", "validation", "test")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 
 SAMPLES_SCHEMA = pa.schema(
     [

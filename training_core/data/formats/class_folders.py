@@ -10,9 +10,10 @@ import pyarrow as pa
 from training_core.data.formats.context import Context, Opened
 from training_core.data.formats.reader import FileReader
 from training_core.data.formats.splits import SPLIT_NAMES, UNSPLIT
-from training_core.data.formats.survey import IMAGE_SUFFIXES, is_hidden
+from training_core.data.formats.survey import is_hidden
 from training_core.data.formats.writer import Rows, SampleWriter
 from training_core.data.listing import fingerprints
+from training_core.data.samples import IMAGE_SUFFIXES
 from training_core.failure import Failed
 from training_core.wire import Reason
 

@@ -6,10 +6,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from training_core.data.listing import Listing
+from training_core.data.samples import IMAGE_SUFFIXES
 from training_core.failure import Failed
 from training_core.wire import Reason
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 MANIFEST_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 MOST_SHARDS = 1_000_000
 

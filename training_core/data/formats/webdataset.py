@@ -16,10 +16,10 @@ from training_core.data.formats.columns import Interpreter, choose, find_label, 
 from training_core.data.formats.context import Context, Opened
 from training_core.data.formats.reader import FileReader
 from training_core.data.formats.splits import split_in
-from training_core.data.formats.survey import IMAGE_SUFFIXES
 from training_core.data.formats.writer import Rows, SampleWriter
 from training_core.data.kept import kept
 from training_core.data.listing import CHUNK_ROWS
+from training_core.data.samples import IMAGE_SUFFIXES
 from training_core.data.sources import Entry
 from training_core.data.sources.errors import reading
 from training_core.data.sources.places import check_name

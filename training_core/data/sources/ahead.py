@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from training_core.data.samples import Unreadable
-from training_core.data.sources.source import CHANGED, LARGEST_FILE_BYTES, TOO_LARGE, Entry, Piece
+from training_core.data.sources.source import CHANGED, LARGEST_FILE_BYTES, TOO_LARGE, UNKNOWN_SIZE, Entry, Piece
 
 REQUEST_BYTES = 8 * 2**20
 IN_FLIGHT_BYTES = 64 * 2**20
@@ -19,7 +19,10 @@ BATCH_BYTES = 2**20
 
 @dataclass(slots=True)
 class Request:
-    """Bytes `start` to `stop` of a file; `cuts` are the pieces in it, and `partial` says that a piece goes on."""
+    """Bytes `start` to `stop` of a file; `cuts` are the pieces in it, and `partial` says that a piece goes on.
+
+    `whole` with a file of unknown size asks for all that there is, LARGEST_FILE_BYTES at most.
+    """
 
     entry: Entry
     start: int
@@ -28,6 +31,14 @@ class Request:
     partial: bool = False
     cuts: list[tuple[int, int]] = field(default_factory=list)
     refused: Unreadable | None = None
+
+    @property
+    def unsized(self) -> bool:
+        return self.whole and self.entry.size == UNKNOWN_SIZE
+
+    @property
+    def bytes(self) -> int:
+        return REQUEST_BYTES if self.unsized else self.stop - self.start
 
 
 Fetch = Callable[[Request], bytes | Unreadable]
@@ -42,7 +53,7 @@ def read_ahead(
     """
     unfinished: list[bytes | Unreadable] = []
     for request, content in _fetched(_batches(plan(pieces), together), fetch, requests):
-        if isinstance(content, bytes) and len(content) != request.stop - request.start:
+        if isinstance(content, bytes) and not request.unsized and len(content) != request.stop - request.start:
             content = CHANGED  # noqa: PLW2901
         if request.partial or unfinished:
             unfinished.append(content)
@@ -86,7 +97,7 @@ def _may_start(batch: list[Request], in_flight: int, waiting: int, most: int) ->
 
 
 def _bytes(batch: list[Request]) -> int:
-    return sum(request.stop - request.start for request in batch)
+    return sum(request.bytes for request in batch)
 
 
 def _batches(planned: Iterator[Request], together: int) -> Iterator[list[Request]]:
@@ -94,7 +105,7 @@ def _batches(planned: Iterator[Request], together: int) -> Iterator[list[Request
     size = 0
     for request in planned:
         batch.append(request)
-        size += request.stop - request.start
+        size += request.bytes
         if len(batch) >= together or size >= BATCH_BYTES:
             yield batch
             batch, size = [], 0
@@ -107,7 +118,7 @@ def plan(pieces: Iterable[Piece]) -> Iterator[Request]:
     open_request: Request | None = None
     for entry, start, length in pieces:
         whole = length < 0
-        stop = entry.size if whole else start + length
+        stop = max(start, entry.size) if whole else start + length
         near = (
             open_request is not None
             and not whole

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
 import fsspec
 
-from training_core.data.samples import Unreadable
+from training_core.data.samples import IMAGE_SUFFIXES, Unreadable
 from training_core.data.sources.ahead import Request, read_ahead
 from training_core.data.sources.errors import is_missing, reading
 from training_core.data.sources.ranges import open_ranges
 from training_core.data.sources.retry import retried
-from training_core.data.sources.source import VANISHED, Entry, Piece, Source, stamp_of
+from training_core.data.sources.source import (
+    LARGEST_FILE_BYTES,
+    TOO_LARGE,
+    UNKNOWN_SIZE,
+    VANISHED,
+    Entry,
+    Piece,
+    Source,
+    stamp_of,
+)
 from training_core.failure import Failed
 from training_core.wire import Reason
 
@@ -67,7 +77,15 @@ class RemoteSource:
 
     def _entry(self, name: str, info: dict[str, Any]) -> Entry:
         stamp = next((str(info[key]) for key in STAMPS if info.get(key)), "")
-        return Entry(name, int(info["size"] or 0), stamp_of(stamp))
+        size = info["size"]
+        if size is None:
+            size = UNKNOWN_SIZE if name.lower().endswith(IMAGE_SUFFIXES) else self._measured(name)
+        return Entry(name, int(size), stamp_of(stamp))
+
+    def _measured(self, name: str) -> int:
+        """Of a manifest or a shard, which are few and read in parts."""
+        with self._retried("open", self._full(name), "rb") as file:
+            return int(file.seek(0, io.SEEK_END))
 
     def read(self, pieces: Iterable[Piece]) -> Iterator[bytes | Unreadable]:
         with reading(self.uri):
@@ -83,14 +101,16 @@ class RemoteSource:
         return open_ranges(self, entry)
 
     def _fetch(self, request: Request) -> bytes | Unreadable:
-        path = self._full(request.entry.path)
+        path, stop = self._full(request.entry.path), request.stop + request.whole
+        if request.unsized:
+            stop = LARGEST_FILE_BYTES + 1
         try:
-            content = self._retried("cat_file", path, start=request.start, end=request.stop + request.whole)
+            content = self._retried("cat_file", path, start=request.start, end=stop)
         except Exception as problem:
             if is_missing(problem):
                 return VANISHED
             raise
-        return bytes(content)
+        return bytes(content) if len(content) <= LARGEST_FILE_BYTES else TOO_LARGE
 
     def _full(self, name: str) -> str:
         return f"{self._path}/{name}".strip("/")

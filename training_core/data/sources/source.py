@@ -9,6 +9,7 @@ from typing import BinaryIO, NamedTuple, Protocol, runtime_checkable
 from training_core.data.samples import Unreadable
 
 LARGEST_FILE_BYTES = 64 * 2**20
+UNKNOWN_SIZE = -1
 CHANGED = Unreadable("it changed since it was listed")
 VANISHED = Unreadable("it vanished since it was listed")
 TOO_LARGE = Unreadable("it is larger than 64 MiB")
@@ -17,6 +18,7 @@ TOO_LARGE = Unreadable("it is larger than 64 MiB")
 class Entry(NamedTuple):
     """A file: its path below the source with `/`, its bytes, and a number that tells another content of the same size.
 
+    A place that names its files by their content (DVC) may not know their size: UNKNOWN_SIZE; they are read whole.
     Archives add where it lies in them: the first byte of its `stored` bytes.
     """
 
