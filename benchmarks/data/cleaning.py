@@ -43,8 +43,8 @@ WHERE_BELOW = (
     "which nobody knows beforehand (2 to 14 bits here); at 8 bits always it is below ours on both. Ours takes its",
     "limit from the data and prefers precision, because leakage is removed: on photographs it misses some from which",
     "5 % were cut off, and a black image without structure; on 28-pixel images those that were halved or cut, where a",
-    "copy is further from its original than one shirt from another. The cost is above 10 % of decoding alone (below",
-    "it of the whole pass): more than half of it is the hash of all packed pixels and reading a quarter of them again.",
+    "copy is further from its original than one shirt from another. The cost is above 10 % of decoding alone for files",
+    "below about 100 kB (4 % of the whole pass): half of it are the small grey image and the sharpness.",
 )
 FIXED = 8  # bits: a usual choice
 SMALL, LABELLED = 600, 5000
