@@ -38,8 +38,9 @@ imports: $(READY)
 benchmark: $(READY)  ## phases from POST to the first optimizer step, beside plain torchrun
 	$(BIN)/python -m benchmarks.submit_to_first_step
 
-benchmark-data: $(PEERS)  ## the data path beside its peers (about half an hour); writes benchmarks/data/results
+benchmark-data: $(PEERS)  ## the data path beside its peers (about half an hour); writes benchmarks/data/RESULTS.md
 	for one in loader prepare cleaning s3_ingest memory kill small_data; do $(BIN)/python -m benchmarks.data.$$one || exit 1; done
+	cat benchmarks/data/summary.md benchmarks/data/results/*.md > benchmarks/data/RESULTS.md
 
 lock:           ## resolve pyproject.toml into exact versions with hashes (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --extra api pyproject.toml -o requirements/api.txt
