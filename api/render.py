@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy.orm import Session
 
 from api import schemas
@@ -19,28 +21,10 @@ CHECK_PARTS = ("events", "data_report")
 
 
 def job(session: Session, row: Job, profiles: Profiles) -> schemas.JobAnswer:
-    state = Status(row.status)
-    attempt = queries.newest_attempt(session, row.id)
     best = queries.best_checkpoint(session, row.id)
-    holding = attempt is not None and attempt.finished_at is None
     return schemas.JobAnswer(
-        id=row.id,
-        name=row.name,
-        external_id=row.external_id,
-        status=row.status,
-        terminal=state in status.TERMINAL,
-        reason=row.reason,
-        status_detail=row.status_detail,
-        actions=status.actions(state) if row.cancel_requested_at is None else [],
-        cancel_requested=row.cancel_requested_at is not None,
+        **_shared(session, row, profiles),
         priority=row.priority,
-        labels=row.labels,
-        metadata=row.client_metadata,
-        attempt=attempt.number if attempt else 0,
-        hosts=[attempt.worker] if attempt and holding else [],
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-        queue=queue(session, row, profiles) if state == Status.QUEUED else None,
         phases=schemas.Phases(
             queued=row.queued_at,
             dispatched=row.dispatched_at,
@@ -51,48 +35,51 @@ def job(session: Session, row: Job, profiles: Profiles) -> schemas.JobAnswer:
         ),
         progress=job_progress(row),
         best=schemas.Best(checkpoint=best.id, step=best.step, metrics=best.metrics) if best else None,
-        data=row.data,
-        data_report=_data_report(row),
         plan=row.plan,
         result=row.result,
-        error=schemas.JobError.model_validate(row.error) if row.error else None,
         spec=row.spec,
         urls={name: f"/v1/jobs/{row.id}/{name}" for name in JOB_PARTS},
     )
 
 
 def dataset_check(session: Session, row: Job, profiles: Profiles) -> schemas.DatasetCheckAnswer:
-    state = Status(row.status)
-    attempt = queries.newest_attempt(session, row.id)
     return schemas.DatasetCheckAnswer(
-        id=row.id,
-        name=row.name,
-        external_id=row.external_id,
-        status=row.status,
-        terminal=state in status.TERMINAL,
-        reason=row.reason,
-        status_detail=row.status_detail,
-        actions=status.actions(state) if row.cancel_requested_at is None else [],
-        cancel_requested=row.cancel_requested_at is not None,
-        labels=row.labels,
-        metadata=row.client_metadata,
-        attempt=attempt.number if attempt else 0,
-        hosts=[attempt.worker] if attempt and attempt.finished_at is None else [],
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-        queue=queue(session, row, profiles) if state == Status.QUEUED else None,
+        **_shared(session, row, profiles),
         phases=schemas.CheckPhases(
             queued=row.queued_at,
             dispatched=row.dispatched_at,
             data_ready=row.data_ready_at,
             finished=row.finished_at,
         ),
-        data=row.data,
-        data_report=_data_report(row),
-        error=schemas.JobError.model_validate(row.error) if row.error else None,
         spec=CheckSpec.of_job(JobSpec.model_validate(row.spec)).model_dump(mode="json"),
         urls={name: f"/v1/dataset_checks/{row.id}/{name}" for name in CHECK_PARTS},
     )
+
+
+def _shared(session: Session, row: Job, profiles: Profiles) -> dict[str, Any]:
+    """The fields of `schemas.WorkAnswer` that are the same for jobs and checks."""
+    state, attempt = Status(row.status), queries.newest_attempt(session, row.id)
+    return {
+        "id": row.id,
+        "name": row.name,
+        "external_id": row.external_id,
+        "status": row.status,
+        "terminal": state in status.TERMINAL,
+        "reason": row.reason,
+        "status_detail": row.status_detail,
+        "actions": status.actions(state) if row.cancel_requested_at is None else [],
+        "cancel_requested": row.cancel_requested_at is not None,
+        "labels": row.labels,
+        "metadata": row.client_metadata,
+        "attempt": attempt.number if attempt else 0,
+        "hosts": [attempt.worker] if attempt and attempt.finished_at is None else [],
+        "created_at": row.created_at,
+        "updated_at": row.updated_at,
+        "queue": queue(session, row, profiles) if state == Status.QUEUED else None,
+        "data": row.data,
+        "data_report": _data_report(row),
+        "error": schemas.JobError.model_validate(row.error) if row.error else None,
+    }
 
 
 def _data_report(row: Job) -> schemas.DataReportSummary | None:

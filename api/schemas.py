@@ -84,11 +84,11 @@ class DataReportSummary(Answer):
     removed: dict[str, int] = Field(description="those among them that are left out")
 
 
-class JobAnswer(Answer):
-    """A job: what was asked (`spec`), where it is (`status`), why (`reason`), and what came of it."""
+class WorkAnswer(Answer):
+    """What jobs and dataset checks have in common: what was asked (`spec`), where it is (`status`), why (`reason`)."""
 
     id: str
-    object: Literal["job"] = "job"
+    object: str
     name: str | None
     external_id: str | None
     status: str = Field(description="queued, preparing, running, succeeded, failed, cancelled; more may come")
@@ -97,7 +97,6 @@ class JobAnswer(Answer):
     status_detail: str | None
     actions: list[str]
     cancel_requested: bool
-    priority: int
     labels: dict[str, str]
     metadata: dict[str, str]
     attempt: int
@@ -105,16 +104,23 @@ class JobAnswer(Answer):
     created_at: Instant
     updated_at: Instant
     queue: Queue | None
-    phases: Phases
-    progress: Progress | None
-    best: Best | None
     data: JsonObject | None = Field(description="the dataset as it was found: version, classes, images by split")
     data_report: DataReportSummary | None
-    plan: JsonObject | None = Field(description="every `auto` of the spec resolved, with the reason")
-    result: JsonObject | None = Field(description="final metrics of the best model and where the seconds went")
     error: JobError | None
     spec: JsonObject
     urls: dict[str, str]
+
+
+class JobAnswer(WorkAnswer):
+    """A job, and what came of it."""
+
+    object: Literal["job"] = "job"
+    priority: int
+    phases: Phases
+    progress: Progress | None
+    best: Best | None
+    plan: JsonObject | None = Field(description="every `auto` of the spec resolved, with the reason")
+    result: JsonObject | None = Field(description="final metrics of the best model and where the seconds went")
 
 
 class CheckPhases(Answer):
@@ -126,32 +132,11 @@ class CheckPhases(Answer):
     finished: Instant | None
 
 
-class DatasetCheckAnswer(Answer):
-    """A dataset check: a job that ends when its data is inspected and prepared."""
+class DatasetCheckAnswer(WorkAnswer):
+    """A dataset check: a job that ends when its data is inspected and prepared, and is never `running`."""
 
-    id: str
     object: Literal["dataset_check"] = "dataset_check"
-    name: str | None
-    external_id: str | None
-    status: str = Field(description="queued, preparing, succeeded, failed, cancelled; more may come")
-    terminal: bool
-    reason: str
-    status_detail: str | None
-    actions: list[str]
-    cancel_requested: bool
-    labels: dict[str, str]
-    metadata: dict[str, str]
-    attempt: int
-    hosts: list[str]
-    created_at: Instant
-    updated_at: Instant
-    queue: Queue | None
     phases: CheckPhases
-    data: JsonObject | None = Field(description="the dataset as it was found: version, classes, images by split")
-    data_report: DataReportSummary | None
-    error: JobError | None
-    spec: JsonObject
-    urls: dict[str, str]
 
 
 class Validation(Answer):
