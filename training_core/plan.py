@@ -112,15 +112,7 @@ def choose_plan(
     training = spec.training
     reasons = {"compute.precision": precision_reason, "training.image_size": data.image_size_reason}
     model = _pick(reasons, "model.name", spec.model.name, *auto_model(spec, data.image_size, device, weights_model))
-    batch = _pick(reasons, "training.batch_size", training.batch_size, *_auto_batch(data.train_images))
-    if batch > data.train_images:
-        batch, reasons["training.batch_size"] = data.train_images, "no more than the training images there are"
-    if batch < world_size:
-        raise Failed(
-            Reason.UNSUPPORTED,
-            f"a batch of {batch} images cannot be shared by {world_size} devices",
-            "raise training.batch_size or use fewer devices",
-        )
+    batch = _batch_size(reasons, training.batch_size, data.train_images, world_size)
     optimizer = _pick(reasons, "training.optimizer.name", training.optimizer.name, "adamw", "robust without tuning")
     rate, rate_reason = _auto_learning_rate(optimizer, model, batch, spec.model)
     decay, decay_reason = _auto_weight_decay(optimizer)
@@ -166,6 +158,19 @@ def choose_plan(
         world_size=world_size,
         reasons=reasons,
     )
+
+
+def _batch_size(reasons: dict[str, str], wanted: int | str, train_images: int, world_size: int) -> int:
+    batch = _pick(reasons, "training.batch_size", wanted, *_auto_batch(train_images))
+    if batch > train_images:
+        batch, reasons["training.batch_size"] = train_images, "no more than the training images there are"
+    if batch < world_size:
+        raise Failed(
+            Reason.UNSUPPORTED,
+            f"a batch of {batch} images cannot be shared by {world_size} devices",
+            "raise training.batch_size or use fewer devices",
+        )
+    return batch
 
 
 def log_every(total_steps: int) -> int:

@@ -1,6 +1,6 @@
 """Loader throughput: 500 x 375 JPEGs to normalised float batches of 64, ours beside the usual loaders.
 
-    /work/bench-venv/bin/python -m benchmarks.data.loader --rounds 5      (needs the extra `bench`)
+    python -m benchmarks.data.loader --rounds 5      (needs the extra `bench`)
 
 Equal work: random resized crop to 224 (area 8-100 %, aspect 3:4 to 4:3), flip, antialiased bilinear resize, float32
 normalised, two workers or two loader threads. Every measurement is a process of its own: one epoch to warm up, then
