@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -27,6 +26,7 @@ import numpy as np
 import psutil
 
 from benchmarks.data import contenders, limits
+from benchmarks.data.machine import machine
 from benchmarks.data.photographs import make_photographs
 
 BASELINE = "torchvision ImageFolder + DataLoader"
@@ -132,12 +132,6 @@ def verdict(name: str, ratio: float, cpu: float, best_peer: float) -> str:
     met = "met" if ratio >= wanted else "MISSED"
     ahead = "ahead of every peer" if cpu > best_peer else "NOT ahead of every peer"
     return f"{wanted:g}x {met}; {ahead} per CPU-second"
-
-
-def machine() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor()}, {len(os.sched_getaffinity(0))} cores"
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -27,6 +26,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from benchmarks.data.machine import machine
 from training_core import attempt
 from training_core.data.feed import open_feed
 from training_core.data.load import Normalise
@@ -213,12 +213,6 @@ def make_table(results: dict[str, dict[str, list[dict[str, float]]]], seeds: int
         "trained weights gain in accuracy is more where they come from more data than this.",
     ]
     return "\n".join(lines) + "\n"
-
-
-def machine() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor()}, {len(os.sched_getaffinity(0))} cores"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A prefix in an S3 bucket, over urllib3 and signed by botocore: half the CPU that boto3 takes, a sixth of s3fs's."""
+"""A prefix in an S3 bucket, over urllib3 and signed by botocore: half the CPU that boto3 takes, a quarter of s3fs's."""
 
 from __future__ import annotations
 
