@@ -13,7 +13,7 @@ def warnings_for(spec: JobSpec) -> list[str]:
 def _about_training(spec: JobSpec) -> list[str]:
     found = []
     stopping = spec.training.early_stopping
-    if stopping is not None and stopping.patience >= spec.training.epochs:
+    if stopping is not None and spec.training.epochs != "auto" and stopping.patience >= spec.training.epochs:
         found.append("training.early_stopping never acts: its patience is not below training.epochs")
     if spec.model.pretrained and spec.model.name == "small_cnn":
         found.append(

@@ -20,14 +20,17 @@ from training_core.events import Started
 from training_core.failure import outcome_of
 from training_core.label_check import check_labels
 from training_core.learner import Materials, build_network, gather, make_learner, weights_model
-from training_core.loop import Training, fit
+from training_core.loop import fit
 from training_core.models import has_batch_norm
+from training_core.objective import Objective
 from training_core.optim import make_optimizer
-from training_core.plan import DataFacts, Plan, choose_plan
-from training_core.precision import choose_precision, make_scaler
+from training_core.plan import Plan, choose_plan
+from training_core.precision import make_scaler
+from training_core.recipe import DataFacts
 from training_core.reports import Reports
 from training_core.rundir import EventsFile, Outcome, Prepared, RunDir, RunSpec
 from training_core.store import open_store
+from training_core.training import Training
 
 FEW_IMAGES_FOR_BATCH_NORM = 8
 
@@ -73,7 +76,7 @@ class Attempt:
         run = self._run_dir.read_spec()
         with self._clock.phase("startup"):
             ranks = join(run.device)
-            use_threads(run.threads, ranks.world_size)
+            use_threads(self._run_dir.read_plan().threads or run.threads, ranks.world_size)
         self._rank = ranks.rank if ranks.world_size > 1 else None
         events = EventsFile(self._run_dir.events) if ranks.first else None
         reports = Reports(events)
@@ -100,7 +103,7 @@ def assemble(
     path = ranks.text_from_first(keeping.choose(store, run, reports) if ranks.first else "")
     content = checkpoint.read(store, path, run) if path else None
     materials = gather(run, data, content, run_dir.stop_requested)
-    plan = augmentation_check.decide(make_plan(materials, ranks, content), materials, run_dir, ranks, reports)
+    plan = augmentation_check.decide(make_plan(run_dir, materials, content), materials, run_dir, ranks, reports)
     network = build_network(materials, plan, ranks.device, content)
     reports.say(plan.report())
     learner = make_learner(network, materials, plan, ranks)
@@ -108,7 +111,6 @@ def assemble(
     training = Training(
         run_dir=run_dir,
         plan=plan,
-        rule=run.spec.training.early_stopping,
         ranks=ranks,
         materials=materials,
         feed=learner.feed,
@@ -116,6 +118,7 @@ def assemble(
         network=network,
         model=learner.trained,
         parallel=learner.trained,
+        objective=Objective(plan),
         optimizer=make_optimizer(learner.trained, plan),
         scaler=make_scaler(plan.precision, ranks.device),
         checkpoints=keeping.Checkpoints(store, run, reports, about),
@@ -136,20 +139,13 @@ def assemble(
     return training
 
 
-def make_plan(materials: Materials, ranks: Ranks, content: checkpoint.Content | None) -> Plan:
+def make_plan(run_dir: RunDir, materials: Materials, content: checkpoint.Content | None) -> Plan:
     """The same plan again after a resume, when the weights that it began with may be gone."""
     run, meta, origin = materials.run, materials.data.meta, materials.origin
-    precision, reason = choose_precision(run.spec.compute.precision, ranks.device)
     images = len(materials.data.splits["train"])
-    return choose_plan(
-        run.spec,
-        DataFacts(images, len(meta.classes), meta.channels, meta.image_size, meta.image_size_reason),
-        device=run.device,
-        world_size=ranks.world_size,
-        precision=precision,
-        precision_reason=reason,
-        weights_model=weights_model(run, origin, content),
-    )
+    facts = DataFacts(images, len(meta.classes), meta.channels, meta.image_size, meta.image_size_reason)
+    plan = choose_plan(run.spec, facts, device=run.device, weights_model=weights_model(run, origin, content))
+    return plan.on(run_dir.read_plan())
 
 
 def restore(training: Training, content: checkpoint.Content) -> None:

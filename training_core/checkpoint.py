@@ -21,9 +21,9 @@ from training_core.events import Metric, decode, encode
 from training_core.rundir import RunSpec
 from training_core.state import TrainState
 from training_core.store import Store, check_relative
+from training_core.tensors import Tensors
 
 MANIFEST, MODEL = "manifest.json", "model.safetensors"
-Tensors = dict[str, torch.Tensor]
 
 
 class FileRecord(BaseModel):
@@ -74,7 +74,7 @@ def trial_folder(run: RunSpec) -> str:
 
 
 def spec_sha256(run: RunSpec) -> str:
-    return hashlib.sha256(run.spec.model_dump_json().encode()).hexdigest()
+    return hashlib.sha256(run.spec.model_dump_json(exclude_defaults=True).encode()).hexdigest()
 
 
 def write(store: Store, path: str, content: Content, run: RunSpec, about: dict[str, Any]) -> Saved:

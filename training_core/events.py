@@ -60,7 +60,10 @@ class DataReady(Report):
 
 
 class PlanChosen(Report):
-    """Every `"auto"` of the spec, resolved, with the reason for each choice, keyed by its dotted path in the spec."""
+    """Every `"auto"` of the spec, resolved, with the reason for each choice, keyed by its dotted path in the spec.
+
+    `compute` and `prediction` are a `ComputePlan` and a `Prediction` (`training_core.planner`).
+    """
 
     kind: Literal["plan_chosen"] = "plan_chosen"
     resolved: dict[str, str | int | float | bool | None]
@@ -68,6 +71,16 @@ class PlanChosen(Report):
     total_steps: int
     total_epochs: int
     world_size: int
+    compute: JsonObject = Field(default_factory=dict)
+    prediction: JsonObject | None = None
+
+
+class Probed(Report):
+    """What short measurements on this device found: one `ProbeTable` (`training_core.planner.table`) for its key."""
+
+    kind: Literal["probed"] = "probed"
+    key: str
+    table: JsonObject
 
 
 class Started(Report):
@@ -117,7 +130,7 @@ class CheckpointSaved(Report):
     metrics: dict[str, float]
     size_bytes: int
     sha256: str
-    kept_because: Literal["best", "last"]
+    kept_because: Literal["best", "last", "pinned"]
     files: dict[str, int]
 
 
@@ -126,6 +139,39 @@ class CheckpointDeleted(Report):
 
     kind: Literal["checkpoint_deleted"] = "checkpoint_deleted"
     path: str
+
+
+class OomRecovered(Report):
+    """A device ran out of memory; all ranks agreed to take the same images again in smaller pieces."""
+
+    kind: Literal["oom_recovered"] = "oom_recovered"
+    step: int
+    micro_batch_before: int
+    micro_batch_after: int
+    batch_size: int
+
+
+class Efficiency(Report):
+    """The efficiency account so far (`training_core.account.model.Account` as JSON); the last one of a run is final."""
+
+    kind: Literal["efficiency"] = "efficiency"
+    step: int
+    final: bool
+    account: JsonObject
+
+
+class ArtifactSaved(Report):
+    """A file set beside the checkpoints: a profiler trace or an exported model, complete at `path` in the store."""
+
+    kind: Literal["artifact_saved"] = "artifact_saved"
+    path: str
+    artifact: Literal["trace", "export"]
+    format: str
+    step: int
+    size_bytes: int
+    files: dict[str, int]
+    sha256: dict[str, str]
+    about: JsonObject = Field(default_factory=dict)
 
 
 class EarlyStopped(Report):
@@ -139,7 +185,7 @@ class EarlyStopped(Report):
 
 
 class AlertRaised(Report):
-    """Something a person should know while the job goes on: `nan`, `corrupt_image`, `checkpoint_damaged` …"""
+    """Something a person should know while the job goes on: `nan`, `diverged`, `data_bound`, `checkpoint_damaged` …"""
 
     kind: Literal["alert_raised"] = "alert_raised"
     alert: str
@@ -177,12 +223,16 @@ AnyReport = Annotated[
     | DataReported
     | DataReady
     | PlanChosen
+    | Probed
     | Started
     | FirstStep
     | Metric
     | Progress
     | CheckpointSaved
     | CheckpointDeleted
+    | OomRecovered
+    | Efficiency
+    | ArtifactSaved
     | EarlyStopped
     | AlertRaised
     | Summary

@@ -8,12 +8,13 @@ import torch
 from torch import nn
 
 from training_core import checkpoint
-from training_core.checkpoint import Content, Damaged, Tensors
+from training_core.checkpoint import Content, Damaged
 from training_core.events import CheckpointDeleted, CheckpointSaved
 from training_core.reports import Reports
 from training_core.rundir import RunSpec
 from training_core.state import TrainState
 from training_core.store import Store
+from training_core.tensors import Tensors
 
 
 class Checkpoints:

@@ -24,11 +24,11 @@ from training_core.failure import StopRequested
 from training_core.folds import assign_folds
 from training_core.label_report import HARDEST, folder_of, write_label_check
 from training_core.learner import Materials, gather
-from training_core.loop import Training
 from training_core.plan import Plan
 from training_core.short_run import shortened, train_and_judge
 from training_core.spec import LabelCheck
 from training_core.store import open_store
+from training_core.training import Training
 
 LEAST_STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 400, 3, 30
 SECONDS_BETWEEN_SIGNS = 30.0

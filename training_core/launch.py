@@ -19,6 +19,7 @@ from typing import get_args
 from training_core.failure import outcome_of
 from training_core.orders import Stage
 from training_core.origin import check_fit, check_origin
+from training_core.planning import plan_compute
 from training_core.process import die_with, end_with_parent, leave, share_cores, yield_to_others
 from training_core.rundir import EventsFile, Outcome, RunDir
 
@@ -99,11 +100,11 @@ class Wishes:
 
 def train(run_dir: RunDir) -> int:
     """The exit code: 0 completed or stopped, 1 failed."""
-    devices = run_dir.read_spec().devices
-    if devices > 1:
+    ranks = plan_compute(run_dir).ranks
+    if ranks > 1:
         from training_core.ranks import run_ranks  # noqa: PLC0415  torch costs seconds; a bad dataset needs none
 
-        return run_ranks(run_dir, devices)
+        return run_ranks(run_dir, ranks)
     from training_core.attempt import Attempt  # noqa: PLC0415
 
     return Attempt(run_dir).run()

@@ -22,9 +22,10 @@ from training_core.rundir import RunDir
 from training_core.title import set_title
 
 PRELOADED = (
-    "training_core.attempt", "training_core.data.prepare", "training_core.ranks", "s3fs", "torchvision.models",
-    "torchvision.transforms.v2", "PIL.BmpImagePlugin", "PIL.GifImagePlugin", "PIL.JpegImagePlugin",
-    "PIL.PngImagePlugin", "PIL.TiffImagePlugin", "PIL.WebPImagePlugin", "numpy.ma", "numpy.ctypeslib",
+    "training_core.attempt", "training_core.planning", "training_core.data.prepare", "training_core.ranks", "s3fs",
+    "torchvision.models", "torchvision.transforms.v2", "PIL.BmpImagePlugin", "PIL.GifImagePlugin",
+    "PIL.JpegImagePlugin", "PIL.PngImagePlugin", "PIL.TiffImagePlugin", "PIL.WebPImagePlugin", "numpy.ma",
+    "numpy.ctypeslib",
 )  # fmt: skip
 ADOPTION_SECONDS = 2.0
 

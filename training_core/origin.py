@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from training_core import published
 from training_core.failure import Failed
+from training_core.recipe import model_to_fetch
 from training_core.rundir import RunSpec
 from training_core.spec import JobSpec, ModelName
 from training_core.store import check_relative, open_store
@@ -49,13 +50,6 @@ def check_fit(run: RunSpec, folder: Path) -> None:
         from training_core import transfer  # noqa: PLC0415
 
         transfer.check_fit(run, folder)
-
-
-def model_to_fetch(spec: JobSpec, device: str) -> str:
-    """The network whose published weights `spec` asks for; `auto` picks the cheapest that suits the device."""
-    if spec.model.name != "auto":
-        return spec.model.name
-    return "mobilenet_v3_small" if device == "cpu" else "resnet18"
 
 
 def read_about(run: RunSpec, path: str) -> dict[str, Any]:

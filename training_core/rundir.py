@@ -5,8 +5,10 @@ events.jsonl    reports in one sequence (see `events.py`): the worker's `claimed
                 and when that has ended the worker's `finished`; never two writers at once. It is the spool from
                 which the worker's journal sends
 prepared.json   Prepared, written by the launcher: where the ranks find the data
+plan.json       ComputePlan, written before any rank starts: how many there are, and how they compute
 outcome.json    Outcome, written once, atomically, by the run
 stop            exists: please checkpoint and end
+profile         exists: please trace a few steps with torch.profiler; removed by who does it
 log.txt         standard output and error of all ranks
 """
 
@@ -22,6 +24,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from training_core.events import AnyReport, decode, encode
+from training_core.planner.compute_plan import ComputePlan
 from training_core.spec import JobSpec, Work
 from training_core.wire import Reason
 
@@ -90,8 +93,10 @@ class RunDir:
         self.spec = path / "spec.json"
         self.events = path / "events.jsonl"
         self.prepared = path / "prepared.json"
+        self.plan = path / "plan.json"
         self.outcome = path / "outcome.json"
         self.stop = path / "stop"
+        self.profile = path / "profile"
         self.log = path / "log.txt"
 
     def read_spec(self) -> RunSpec:
@@ -105,6 +110,12 @@ class RunDir:
 
     def write_prepared(self, prepared: Prepared) -> None:
         write_atomically(self.prepared, prepared.model_dump_json().encode())
+
+    def read_plan(self) -> ComputePlan:
+        return ComputePlan.model_validate_json(self.plan.read_bytes())
+
+    def write_plan(self, plan: ComputePlan) -> None:
+        write_atomically(self.plan, plan.model_dump_json(indent=2).encode())
 
     def read_outcome(self) -> Outcome | None:
         """None when the run ended without a word."""
@@ -123,6 +134,9 @@ class RunDir:
 
     def stop_requested(self) -> bool:
         return self.stop.exists()
+
+    def request_profile(self) -> None:
+        self.profile.touch()
 
 
 class EventsFile:

@@ -11,13 +11,15 @@ from training_core.clock import PhaseClock
 from training_core.distributed import Ranks
 from training_core.keeping import Checkpoints
 from training_core.learner import Materials, build_network, make_learner
-from training_core.loop import Training, train_step
+from training_core.objective import Objective
 from training_core.optim import make_optimizer
 from training_core.plan import Plan
 from training_core.precision import autocast, make_scaler
 from training_core.reports import Reports
 from training_core.rundir import RunDir
+from training_core.step import train_step
 from training_core.store import open_store
+from training_core.training import Training
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,6 @@ def train_and_judge(
     training = Training(
         run_dir=run_dir,
         plan=plan,
-        rule=None,
         ranks=ranks,
         materials=materials,
         feed=learner.feed,
@@ -71,6 +72,7 @@ def train_and_judge(
         network=network,
         model=learner.trained,
         parallel=learner.trained,
+        objective=Objective(plan),
         optimizer=make_optimizer(learner.trained, plan),
         scaler=make_scaler(plan.precision, device),
         checkpoints=Checkpoints(open_store(materials.run), materials.run, reports, {}),

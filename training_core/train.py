@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from training_core.launch import prepare_apart
+from training_core.planning import plan_compute
 from training_core.process import leave, share_cores
 from training_core.rundir import RunDir
 
@@ -27,18 +28,23 @@ def main() -> int:
     if run_dir.outcome.exists() and "RANK" not in os.environ:
         print(f"{run_dir.path} has ended already ({run_dir.outcome.name} exists); take a new one", file=sys.stderr)  # noqa: T201
         return 2
+    first = os.environ.get("LOCAL_RANK", "0") == "0"
     if not run_dir.prepared.exists():
-        code = prepare_apart(run_dir) if os.environ.get("LOCAL_RANK", "0") == "0" else wait_for_data(run_dir)
+        code = prepare_apart(run_dir) if first else wait_for(run_dir.prepared, run_dir)
         if not run_dir.prepared.exists():
             return code
+    if first:
+        plan_compute(run_dir, fixed_ranks=int(os.environ.get("WORLD_SIZE", "1")))
+    else:
+        wait_for(run_dir.plan, run_dir)
     from training_core.attempt import Attempt  # noqa: PLC0415  torch costs seconds; a bad dataset needs none
 
     return Attempt(run_dir).run()
 
 
-def wait_for_data(run_dir: RunDir) -> int:
-    """Until the host's first rank has prepared, or has said why not; torchrun ends us when it died."""
-    while not run_dir.prepared.exists():
+def wait_for(path: Path, run_dir: RunDir) -> int:
+    """Until the host's first rank has written `path`, or has said why not; torchrun ends us when it died."""
+    while not path.exists():
         if (outcome := run_dir.read_outcome()) is not None:
             return 1 if outcome.result == "failed" else 0
         time.sleep(LOOK_SECONDS)

@@ -12,14 +12,14 @@ from safetensors.torch import load
 from torch import nn
 
 from training_core import checkpoint, published
-from training_core.checkpoint import Tensors
 from training_core.data.meta import read_meta
 from training_core.failure import Failed
 from training_core.models import first_convolution, head, make_model
-from training_core.origin import UNAVAILABLE_HINT, is_uri, model_of, model_to_fetch, read_file
-from training_core.plan import auto_model
+from training_core.origin import UNAVAILABLE_HINT, is_uri, model_of, read_file
+from training_core.recipe import auto_model, model_to_fetch
 from training_core.rundir import RunSpec
 from training_core.store import open_store
+from training_core.tensors import Tensors
 from training_core.wire import Reason
 
 NAMED_TENSORS = 3

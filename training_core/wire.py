@@ -24,6 +24,8 @@ class Wish(StrEnum):
     """What the control plane wants of a running attempt."""
 
     STOP = "stop"  # the client cancelled: checkpoint, then end
+    PAUSE = "pause"  # the client wants the devices back for a while: checkpoint, then end
+    PROFILE = "profile"  # trace a few steps and go on
     ABANDON = "abandon"  # the book has given this attempt up: kill it, report nothing
 
 
@@ -36,7 +38,10 @@ class Reason(StrEnum):
     COMPLETED = "completed"
     EARLY_STOPPED = "early_stopped"
     CANCELLED_BY_CLIENT = "cancelled_by_client"
+    PAUSED_BY_CLIENT = "paused_by_client"
+    RESUMED_BY_CLIENT = "resumed_by_client"
     TIME_LIMIT = "time_limit"
+    BUDGET_EXHAUSTED = "budget_exhausted"
     DATASET_UNREACHABLE = "dataset_unreachable"
     DATASET_FORBIDDEN = "dataset_forbidden"
     DATASET_EMPTY = "dataset_empty"
@@ -67,7 +72,7 @@ class Ticket(Message):
     """Everything a host needs to run one attempt. `attempt` is the fencing token of the trial.
 
     `work` is `check` for a dataset check: the data is prepared and reported, and nothing is trained, so that it needs
-    no device.
+    no device. `train_seconds` is how long the devices may still be held in all, by `compute.max_hours` and the budget.
     """
 
     attempt_id: str
@@ -80,6 +85,8 @@ class Ticket(Message):
     devices: int = Field(ge=0)
     incarnation: str
     resume_from: str | None = None
+    train_seconds: float | None = Field(default=None, ge=0)
+    ends_because: Reason = Reason.TIME_LIMIT
 
 
 class Heartbeat(Message):
@@ -94,6 +101,8 @@ class Heartbeat(Message):
     slots: int
     cores: int
     memory_bytes: int
+    device_memory_bytes: int = 0
+    cpu_features: list[str] = Field(default_factory=list)
     draining: bool
     attempts: list[str]
     version: str

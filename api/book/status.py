@@ -18,6 +18,7 @@ class Status(StrEnum):
     QUEUED = "queued"
     PREPARING = "preparing"
     RUNNING = "running"
+    PAUSED = "paused"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -43,7 +44,10 @@ REASONS: dict[Reason, Verdict] = {
     Reason.COMPLETED: Verdict(Status.SUCCEEDED),
     Reason.EARLY_STOPPED: Verdict(Status.SUCCEEDED),
     Reason.CANCELLED_BY_CLIENT: Verdict(Status.CANCELLED),
+    Reason.PAUSED_BY_CLIENT: Verdict(Status.PAUSED),
+    Reason.RESUMED_BY_CLIENT: Verdict(Status.QUEUED),
     Reason.TIME_LIMIT: Verdict(Status.FAILED),
+    Reason.BUDGET_EXHAUSTED: Verdict(Status.FAILED),
     Reason.DATASET_UNREACHABLE: Verdict(Status.FAILED),
     Reason.DATASET_FORBIDDEN: Verdict(Status.FAILED),
     Reason.DATASET_EMPTY: Verdict(Status.FAILED),

@@ -19,7 +19,8 @@ from training_core.data.feed import Feed, make_crew, measure, open_feed
 from training_core.data.process_crew import ProcessCrew
 from training_core.data.render import Recipe
 from training_core.distributed import Ranks
-from training_core.plan import DataFacts, Plan, choose_plan
+from training_core.plan import Plan, choose_plan
+from training_core.recipe import DataFacts
 from training_core.rundir import RunSpec
 from training_core.spec import JobSpec
 
@@ -37,7 +38,7 @@ def plan_of(data: Chosen, **training: Any) -> tuple[Plan, RunSpec]:
     dataset = {"uri": "file://nowhere"}
     spec = JobSpec.model_validate({"task": "image-classification", "dataset": dataset, "training": training})
     facts = DataFacts(len(data.splits["train"]), 3, 3, 112, "as requested")
-    plan = choose_plan(spec, facts, device="cpu", world_size=1, precision="fp32", precision_reason="as requested")
+    plan = choose_plan(spec, facts, device="cpu")
     return plan, RunSpec(spec=spec, store="file://nowhere", cache_dir=data.pack.folder.parent)
 
 
@@ -156,6 +157,6 @@ def test_the_automatic_preset_follows_the_data(images: int, channels: int, epoch
     dataset = {"uri": "file://nowhere"}
     spec = JobSpec.model_validate({"task": "image-classification", "dataset": dataset, "training": {"epochs": epochs}})
     facts = DataFacts(images, 10, channels, 112, "as requested")
-    plan = choose_plan(spec, facts, device="cpu", world_size=1, precision="fp32", precision_reason="as requested")
+    plan = choose_plan(spec, facts, device="cpu")
     assert plan.augmentation == preset
     assert plan.reasons["training.augmentation.preset"]

@@ -23,7 +23,7 @@ from training_core.distributed import Ranks
 from training_core.failure import Failed, StopRequested
 from training_core.features import Trunk, features_of
 from training_core.models import first_convolution, head, make_model
-from training_core.plan import FEATURES
+from training_core.recipe import FEATURES
 from training_core.wire import Reason
 
 ALONE = Ranks(0, 1, torch.device("cpu"))

@@ -14,7 +14,8 @@ from tests.training.running import Run, make_images, make_run
 from training_core.data.inspection.report import DataReport
 from training_core.folds import assign_folds
 from training_core.label_check import FEWEST_EPOCHS, epochs_of, fold_plan
-from training_core.plan import DataFacts, Plan, choose_plan
+from training_core.plan import Plan, choose_plan
+from training_core.recipe import DataFacts
 from training_core.spec import JobSpec, LabelCheck
 
 
@@ -50,7 +51,7 @@ def plan_for(images: int, epochs: int) -> Plan:
         }
     )
     facts = DataFacts(images, 10, 1, 28, "small")
-    return choose_plan(spec, facts, device="cpu", world_size=1, precision="fp32", precision_reason="")
+    return choose_plan(spec, facts, device="cpu")
 
 
 @pytest.mark.parametrize(

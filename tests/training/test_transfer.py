@@ -24,6 +24,7 @@ from training_core.data.prepare import prepare
 from training_core.failure import Failed
 from training_core.models import make_model
 from training_core.origin import check_fit, check_origin
+from training_core.planning import plan_compute
 from training_core.published import PUBLISHED, Published
 from training_core.rundir import EventsFile, RunSpec
 from training_core.spec import JobSpec
@@ -146,6 +147,7 @@ def test_a_job_from_published_weights(
         prepared = prepare(run.spec, run.dir.stop_requested, events.append)
     check_fit(run.spec, prepared.folder)
     run.dir.write_prepared(prepared)
+    plan_compute(run.dir)
     assert Attempt(run.dir).run() == 0, run.outcome
     assert server.requests == 1
     [plan] = run.of_kind("plan_chosen")

@@ -24,7 +24,9 @@ MINIMAL = {"task": "image-classification", "dataset": {"uri": "file:///data/x"}}
 def test_every_reason_has_a_status_and_retries_lead_to_the_queue() -> None:
     assert set(REASONS) == set(Reason)
     for reason, verdict in REASONS.items():
-        assert (verdict.status == Status.QUEUED) == (verdict.retry != "never" or reason == Reason.SUBMITTED)
+        assert (verdict.status == Status.QUEUED) == (
+            verdict.retry != "never" or reason in {Reason.SUBMITTED, Reason.RESUMED_BY_CLIENT}
+        )
 
 
 def test_terminal_jobs_offer_no_action() -> None:

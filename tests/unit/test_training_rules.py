@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from training_core.early_stop import EarlyStop
-from training_core.optim import learning_rate_at
 from training_core.plan import log_every
+from training_core.schedule import learning_rate_at
 from training_core.spec import EarlyStopping
 
 

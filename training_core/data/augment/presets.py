@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from training_core.data.buckets import Shape
-
 SMALL_SIDE = 96
 
 
@@ -39,7 +37,7 @@ class Preset:
     def moves(self) -> bool:
         return max(self.degrees, self.shift, self.zoom) > 0
 
-    def crops(self, shape: Shape) -> bool:
+    def crops(self, shape: tuple[int, int]) -> bool:
         return self.area is not None and max(shape) > SMALL_SIDE
 
 

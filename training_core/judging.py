@@ -1,0 +1,83 @@
+"""How good the model is: evaluations, the best weights so far, early stopping, and the last word."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from training_core.events import EarlyStopped, Summary
+from training_core.pace import Pace
+from training_core.precision import autocast
+from training_core.reports import all_finite
+from training_core.spec import EarlyStopping, is_better
+from training_core.tasks import image_classification as task
+from training_core.training import Training
+
+
+def evaluate(training: Training, split: str) -> dict[str, float]:
+    """Metrics over every image of a split, each counted once, the ranks sharing the work."""
+    sums = torch.zeros(3, dtype=torch.float64, device=training.ranks.device)
+    training.ranks.same_buffers(training.model)
+    training.model.eval()
+    with torch.no_grad():
+        for batch in training.feed.evaluation(split):
+            images, labels = training.normalise(batch)
+            with autocast(training.plan.precision, training.ranks.device):
+                logits = training.model(images)
+            sums += task.evaluation_sums(logits, labels)
+    training.model.train()
+    return {f"{split}/{name}": value for name, value in task.metrics_of(training.ranks.sum(sums)).items()}
+
+
+def judge(training: Training) -> None:
+    """Evaluate on the validation images, keep the best weights, and apply the rule of early stopping."""
+    state, rule = training.state, training.plan.early_stopping
+    with training.clock.phase("evaluate"):
+        metrics = evaluate(training, "validation")
+    training.reports.metric(state.step, training.epoch, metrics)
+    if not all_finite(metrics):
+        training.reports.alert("nan", f"the validation loss is no number at step {state.step}", step=state.step)
+    state.latest_metrics = metrics
+    metric = (rule or EarlyStopping()).metric
+    if is_better(metrics[metric], state.best, metric):
+        state.best, state.best_step, state.best_metrics = metrics[metric], state.step, metrics
+        weights = training.network.state_dict()
+        training.best_weights = {name: tensor.detach().clone() for name, tensor in weights.items()}
+    if rule is not None:
+        state.early_stopped = state.early_stop.observe(metrics[rule.metric], state.step, rule)
+
+
+def finish(training: Training, pace: Pace) -> None:
+    """Test the best model, once, and sum up."""
+    state, rule, reports = training.state, training.plan.early_stopping, training.reports
+    if state.early_stopped and rule is not None and state.step < training.plan.total_steps:
+        reports.say(
+            EarlyStopped(
+                step=state.step,
+                epoch=round(training.epoch, 6),
+                metric=rule.metric,
+                best=state.best if state.best is not None else math.nan,
+                best_step=state.best_step,
+                patience=rule.patience,
+            )
+        )
+    if training.best_weights is not None:
+        training.network.load_state_dict(training.best_weights)
+    metrics = dict(state.best_metrics)
+    if training.feed.images("test") > 0:
+        with training.clock.phase("evaluate"):
+            tested = evaluate(training, "test")
+        reports.metric(state.step, training.epoch, tested)
+        metrics |= tested
+    reports.say(
+        Summary(
+            metrics=metrics,
+            best_step=state.best_step,
+            best_checkpoint=state.best_checkpoint,
+            seconds=training.clock.account(),
+            images_seen=state.images_seen,
+            images_per_second=round(pace.images_per_second_overall(), 2),
+        )
+    )
+    reports.sync()

@@ -1,0 +1,84 @@
+"""Speeds, progress, and how often the ranks consult about what to do next."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from training_core.events import Progress
+from training_core.training import Training
+
+CONSULT_SECONDS = 0.4
+LONG_EPOCH_CHECKPOINT_SECONDS = 180.0
+PROGRESS_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Wishes:
+    stop: bool
+    save: bool
+
+
+class Pace:
+    """Speeds, and how often the ranks consult: rank 0 looks at the stop file and the clock, the others follow it."""
+
+    def __init__(self, training: Training) -> None:
+        self._training = training
+        self._start_step = training.state.step
+        self._started = self._saved_at = self._told_at = time.perf_counter()
+        self._measured = (training.state.step, 0.0)
+        self._next_consultation = training.state.step + 1
+        self.first_step = training.state.step + 1
+        self.save_now = False
+
+    def _busy_seconds(self) -> float:
+        seconds = self._training.clock.seconds
+        return seconds["data"] + seconds["train"]
+
+    def images_per_second(self) -> float:
+        """Since the last call, without evaluations and checkpoints."""
+        step, busy = self._training.state.step, self._busy_seconds()
+        before_step, before_busy = self._measured
+        self._measured = (step, busy)
+        return round((step - before_step) * self._training.plan.batch_size / max(busy - before_busy, 1e-9), 2)
+
+    def images_per_second_overall(self) -> float:
+        steps = self._training.state.step - self._start_step
+        return steps * self._training.plan.batch_size / max(self._busy_seconds(), 1e-9)
+
+    def consult(self) -> Wishes:
+        """What to do at this step boundary. Between consultations only what all ranks know by themselves."""
+        state, plan = self._training.state, self._training.plan
+        save, self.save_now = self.save_now, False
+        if plan.checkpoint_every_steps is not None:
+            save = save or state.step % plan.checkpoint_every_steps == 0
+        if state.step < self._next_consultation:
+            return Wishes(stop=False, save=save)
+        now = time.perf_counter()
+        due = plan.checkpoint_every_steps is None and now - self._saved_at > LONG_EPOCH_CHECKPOINT_SECONDS
+        seconds_per_step = (now - self._started) / (state.step - self._start_step)
+        steps = min(500, max(1, int(CONSULT_SECONDS / seconds_per_step)))
+        stop, due_agreed, steps = self._training.ranks.from_first(
+            [int(self._training.run_dir.stop_requested()), int(due), steps]
+        )
+        self._next_consultation = state.step + steps
+        return Wishes(stop=bool(stop), save=save or bool(due_agreed))
+
+    def saved(self) -> None:
+        self._saved_at = time.perf_counter()
+
+    def tell_progress(self, images_per_second: float) -> None:
+        state, plan, now = self._training.state, self._training.plan, time.perf_counter()
+        if now - self._told_at < PROGRESS_SECONDS and state.step < plan.total_steps:
+            return
+        self._told_at = now
+        seconds_per_step = (now - self._started) / max(1, state.step - self._start_step)
+        self._training.reports.say(
+            Progress(
+                step=state.step,
+                epoch=round(self._training.epoch, 6),
+                fraction=state.step / plan.total_steps,
+                images_per_second=images_per_second,
+                eta_seconds=round(seconds_per_step * (plan.total_steps - state.step), 2),
+            )
+        )

@@ -1,0 +1,92 @@
+"""What a client asks for: the job spec. Torch-free; the API, the worker and the training share it.
+
+Every model is frozen and refuses unknown fields. `"auto"` is the default wherever it stands; the training resolves
+it and reports the value with its reason in a `plan.chosen` event.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from training_core.spec.compute import Budget, Compute, Precision, Strategy
+from training_core.spec.data import (
+    Action,
+    Cleaning,
+    Columns,
+    Dataset,
+    DatasetFormat,
+    LabelCheck,
+    Split,
+)  # fmt: skip
+from training_core.spec.part import Auto, LabelKey, LabelValue, Name, Part, ProfileName, SecretName, WeightsPlace
+from training_core.spec.training import (
+    Augmentation,
+    AugmentationPreset,
+    Distillation,
+    EarlyStopping,
+    MetricName,
+    Optimizer,
+    OptimizerName,
+    Resizing,
+    Sampling,
+    Schedule,
+    ScheduleName,
+    Training,
+    is_better,
+)  # fmt: skip
+
+__all__ = [
+    "SPEC_VERSION", "Action", "Augmentation", "AugmentationPreset", "Auto", "Budget", "Cleaning", "Columns", "Compute",
+    "Dataset", "DatasetFormat", "Distillation", "EarlyStopping", "ExportFormat", "JobSpec", "LabelCheck", "LabelKey",
+    "LabelValue", "MetricName", "Model", "ModelName", "Name", "Optimizer", "OptimizerName", "Part", "Precision",
+    "ProfileName", "Resizing", "Sampling", "Schedule", "ScheduleName", "SecretName", "Split", "Strategy", "TaskName",
+    "Training", "WeightsPlace", "Work", "is_better",
+]  # fmt: skip
+
+SPEC_VERSION = 1
+
+Work = Literal["train", "check"]
+TaskName = Literal["image-classification"]
+ModelName = Literal["auto", "small_cnn", "resnet18", "resnet50", "mobilenet_v3_small", "mobilenet_v3_large"]
+ExportFormat = Literal["safetensors", "torch_export", "onnx", "onnx_int8"]
+
+
+class Model(Part):
+    """`pretrained` starts from torchvision's published weights, `weights` from a checkpoint of the store or a file.
+
+    `weights` is the path of a checkpoint below the store (`jobs/…/step-00001000`) or the URI of a safetensors file.
+    `trainable: head` freezes all but the last layer: each image passes the trunk once, and the head trains on what
+    came out.
+    """
+
+    name: ModelName = "auto"
+    pretrained: bool = False
+    weights: WeightsPlace | None = None
+    trainable: Literal["all", "head"] = "all"
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Model:
+        if self.pretrained and self.weights is not None:
+            raise ValueError("pretrained and weights exclude each other; give the one to start from")
+        if self.trainable == "head" and not self.pretrained and self.weights is None:
+            raise ValueError("trainable: head needs a trained trunk; set pretrained or weights")
+        return self
+
+
+class JobSpec(Part):
+    """One training job. Stored as it was validated and never changed afterwards."""
+
+    name: Name | None = None
+    external_id: Name | None = None
+    task: TaskName
+    dataset: Dataset
+    model: Model = Model()
+    compute: Compute = Compute()
+    training: Training = Training()
+    budget: Budget = Budget()
+    exports: Annotated[list[ExportFormat], Field(max_length=4)] = Field(default_factory=list)
+    priority: Annotated[int, Field(ge=-100, le=100)] = 0
+    labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=64)] = Field(default_factory=dict)
+    metadata: Annotated[dict[LabelKey, LabelValue], Field(max_length=64)] = Field(default_factory=dict)
