@@ -39,6 +39,7 @@ class RunSpec(BaseModel):
     URIs that may be read (`s3://pets/`); without any, every bucket may be, and no web address. Prepared data beyond
     `cache_bytes` is deleted, least recently used first; 0 stands for half of the disk. `loader` says who makes the
     batches: threads of the rank, one process of threads beside it (with a GPU), or DALI where it is installed.
+    `train_seconds` is how long the devices may be held: by then the worker asks for a last checkpoint.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,6 +60,7 @@ class RunSpec(BaseModel):
     credentials_file: Path | None = None
     resume_from: str | None = None
     loader: LoaderKind = "auto"
+    train_seconds: float | None = Field(default=None, ge=0)
 
 
 class Prepared(BaseModel):

@@ -38,7 +38,7 @@ class ComputePlan(BaseModel):
     """`ranks` processes of `threads` CPU threads each share every batch, in pieces of `micro_batch_size` images.
 
     `micro_batch_size` 0 stands for a rank's whole share, `threads` 0 for its share of the cores allowed.
-    `loader_threads` 0 begins with one and grows by need.
+    `loader_threads` 0 begins with one and grows by need. `epochs` are fewer than the recipe's where time is short.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,6 +54,7 @@ class ComputePlan(BaseModel):
     gradient_compression: ResolvedCompression = "none"
     sync_batch_norm: bool = False
     loader_threads: int = Field(default=0, ge=0)
+    epochs: int | None = Field(default=None, ge=1)
     reasons: dict[str, str] = Field(default_factory=dict)
     warnings: list[str] = Field(default_factory=list)
     prediction: Prediction | None = None
