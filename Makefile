@@ -5,8 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PEERS := $(VENV)/.peers
+ENGINE := submit overhead planner_regret communication time_to_accuracy checkpoint_stall kill faults oom
 
-.PHONY: demo up down test check lint types imports lock benchmark benchmark-data clean help
+.PHONY: demo up down test test-long check lint types imports lock benchmark-data benchmark-engine clean help
 
 help:           ## what there is
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/: .*## /\t/' | expand -t 18
@@ -35,12 +36,16 @@ types: $(READY)
 imports: $(READY)
 	$(BIN)/lint-imports --no-cache
 
-benchmark: $(READY)  ## phases from POST to the first optimizer step, beside plain torchrun
-	$(BIN)/python -m benchmarks.submit_to_first_step
-
 benchmark-data: $(PEERS)  ## the data path beside its peers (about half an hour); writes benchmarks/data/RESULTS.md
 	for one in loader prepare cleaning s3_ingest memory kill small_data; do $(BIN)/python -m benchmarks.data.$$one || exit 1; done
 	cat benchmarks/data/summary.md benchmarks/data/results/*.md > benchmarks/data/RESULTS.md
+
+benchmark-engine: $(PEERS)  ## planner, step, checkpoints, time to accuracy beside their peers (about two hours); writes benchmarks/engine/RESULTS.md
+	for one in $(ENGINE); do $(BIN)/python -m benchmarks.engine.$$one || exit 1; done
+	cat benchmarks/engine/summary.md benchmarks/engine/results/*.md > benchmarks/engine/RESULTS.md
+
+test-long: $(READY)  ## the tests that are too long for every day
+	$(BIN)/python -m pytest -m long --timeout 1200
 
 lock:           ## resolve pyproject.toml into exact versions with hashes (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --extra api pyproject.toml -o requirements/api.txt

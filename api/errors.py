@@ -17,6 +17,8 @@ from sqlalchemy.exc import DataError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
+from api.book.lifecycle import InvalidTransition
+
 log = logging.getLogger("trainyard.api")
 
 
@@ -29,11 +31,13 @@ class Code(StrEnum):
     METHOD_NOT_ALLOWED = "method_not_allowed"
     BODY_TIMEOUT = "body_timeout"
     INVALID_TRANSITION = "invalid_transition"
+    CHECKPOINT_DELETED = "checkpoint_deleted"
     EXTERNAL_ID_TAKEN = "external_id_taken"
     BODY_TOO_LARGE = "body_too_large"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
     INVALID_REQUEST = "invalid_request"
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
+    UNSUPPORTED = "unsupported"
     RANGE_NOT_SATISFIABLE = "range_not_satisfiable"
     INTERNAL_ERROR = "internal_error"
     STORE_UNREACHABLE = "store_unreachable"
@@ -71,6 +75,12 @@ class Problem(Exception):
 def not_found(what: str) -> Problem:
     """Also for what belongs to another project: its existence is nobody else's business."""
     return Problem(404, Code.NOT_FOUND, f"There is no such {what} in this project")
+
+
+def invalid_transition(error: InvalidTransition, hint: str | None = None) -> Problem:
+    """What the status of a job or dataset check does not allow, and what it does."""
+    detail = str(error).capitalize()
+    return Problem(409, Code.INVALID_TRANSITION, detail, hint=hint, allowed_actions=error.allowed)
 
 
 def install(app: FastAPI) -> None:
@@ -169,8 +179,9 @@ def _add_alternative(entry: dict[str, Any], other: Mapping[str, Any], fault: Any
     entry["message"] += ", or " + " or ".join(f"'{name}'" for name in other["allowed"])
     if "allowed" in entry:
         entry["allowed"] = [*entry["allowed"], *other["allowed"]]
-        if nearest := get_close_matches(str(fault.get("input")), entry["allowed"], n=1, cutoff=0.6):
-            entry["did_you_mean"] = nearest[0]
+    words = entry.get("allowed", other["allowed"])
+    if nearest := get_close_matches(str(fault.get("input")), words, n=1, cutoff=0.6):
+        entry["did_you_mean"] = nearest[0]
 
 
 def _message(fault: Any) -> str:
@@ -180,6 +191,8 @@ def _message(fault: Any) -> str:
             return "There is no such field"
         case "value_error":
             return str(fault.get("ctx", {}).get("error", "The value is not accepted"))
+        case "model_type" | "model_attributes_type":
+            return "Input should be an object"
         case "json_invalid":
             return "The body is not valid JSON"
         case _:

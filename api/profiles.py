@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from api.book.costs import Lent
 from api.book.models import Worker
 from training_core.spec import ProfileName
 
@@ -25,6 +26,11 @@ class Profile(BaseModel):
     price_per_hour: Decimal = Decimal("0")
     currency: Annotated[str, Field(pattern="^[A-Z]{3}$")] = "USD"
     description: str = ""
+
+    def lent(self) -> Lent:
+        """What an attempt by this profile gets; a price of 0 is none."""
+        price = self.price_per_hour or None
+        return Lent(self.device, self.devices, self.name, price, self.currency if price else None)
 
     def serves(self, worker: Worker) -> bool:
         """Whether the worker has what the profile asks for, free or not."""

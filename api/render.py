@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy.orm import Session
 
-from api import schemas
-from api.book import queries, slots, status
-from api.book.models import Checkpoint, Event, Job
+from api import accounts, schemas
+from api.book import costs, lifecycle, queries, slots, status
+from api.book.models import Artifact, Attempt, Checkpoint, Event, Job
 from api.book.series import Series
 from api.book.slots import Room
 from api.book.status import Status
@@ -16,14 +17,18 @@ from api.dataset_check import CheckSpec
 from api.profiles import Profiles
 from training_core.spec import JobSpec
 
-JOB_PARTS = ("events", "stream", "metrics", "checkpoints", "data_report")
+NOBODY_ONLINE = "No worker is online; start one with `python -m worker`"
+JOB_PARTS = ("events", "stream", "metrics", "checkpoints", "artifacts", "efficiency", "data_report")
 CHECK_PARTS = ("events", "data_report")
 
 
 def job(session: Session, row: Job, profiles: Profiles) -> schemas.JobAnswer:
-    best = queries.best_checkpoint(session, row.id)
+    best, attempts = queries.best_checkpoint(session, row.id), queries.attempts_of(session, row.id)
+    so_far = costs.spent(attempts, row.updated_at)
     return schemas.JobAnswer(
-        **_shared(session, row, profiles),
+        **_shared(session, row, attempts, profiles),
+        pause_requested=row.pause_requested_at is not None,
+        profile_requested=row.profile_requested_at is not None,
         priority=row.priority,
         phases=schemas.Phases(
             queued=row.queued_at,
@@ -37,6 +42,9 @@ def job(session: Session, row: Job, profiles: Profiles) -> schemas.JobAnswer:
         best=schemas.Best(checkpoint=best.id, step=best.step, metrics=best.metrics) if best else None,
         plan=row.plan,
         result=row.result,
+        efficiency=accounts.summary(row, so_far),
+        cost=accounts.cost(row, attempts, so_far, profiles),
+        device_hours=round(so_far.device_seconds / costs.HOUR_SECONDS, 6),
         spec=row.spec,
         urls={name: f"/v1/jobs/{row.id}/{name}" for name in JOB_PARTS},
     )
@@ -44,7 +52,7 @@ def job(session: Session, row: Job, profiles: Profiles) -> schemas.JobAnswer:
 
 def dataset_check(session: Session, row: Job, profiles: Profiles) -> schemas.DatasetCheckAnswer:
     return schemas.DatasetCheckAnswer(
-        **_shared(session, row, profiles),
+        **_shared(session, row, queries.attempts_of(session, row.id), profiles),
         phases=schemas.CheckPhases(
             queued=row.queued_at,
             dispatched=row.dispatched_at,
@@ -56,9 +64,9 @@ def dataset_check(session: Session, row: Job, profiles: Profiles) -> schemas.Dat
     )
 
 
-def _shared(session: Session, row: Job, profiles: Profiles) -> dict[str, Any]:
+def _shared(session: Session, row: Job, attempts: Sequence[Attempt], profiles: Profiles) -> dict[str, Any]:
     """The fields of `schemas.WorkAnswer` that are the same for jobs and checks."""
-    state, attempt = Status(row.status), queries.newest_attempt(session, row.id)
+    state, attempt = Status(row.status), attempts[-1] if attempts else None
     return {
         "id": row.id,
         "name": row.name,
@@ -67,7 +75,7 @@ def _shared(session: Session, row: Job, profiles: Profiles) -> dict[str, Any]:
         "terminal": state in status.TERMINAL,
         "reason": row.reason,
         "status_detail": row.status_detail,
-        "actions": status.actions(state) if row.cancel_requested_at is None else [],
+        "actions": lifecycle.actions_of(row),
         "cancel_requested": row.cancel_requested_at is not None,
         "labels": row.labels,
         "metadata": row.client_metadata,
@@ -97,11 +105,13 @@ def queue(session: Session, row: Job, profiles: Profiles) -> schemas.Queue:
     """Why it waits, in words a person can act on."""
     online = [room for room in slots.rooms(session) if room.worker.status == "online"]
     if not online:
-        reason = "No worker is online; start one with `python -m worker`"
+        reason = NOBODY_ONLINE
     elif row.work == "check":
         reason = _why_a_check_waits(online)
     else:
-        reason = _why_a_job_waits(row, profiles, online)
+        reason = why_a_job_waits(
+            row.spec["compute"]["profile"], profiles, online, data_ready=row.data_ready_at is not None
+        )
     return schemas.Queue(position=queries.queue_position(session, row), reason=reason)
 
 
@@ -111,17 +121,38 @@ def _why_a_check_waits(online: list[Room]) -> str:
     return "Every worker has as many dataset checks as it runs at once"
 
 
-def _why_a_job_waits(row: Job, profiles: Profiles, online: list[Room]) -> str:
-    name = row.spec["compute"]["profile"]
+def why_a_job_waits(name: str, profiles: Profiles, online: list[Room], *, data_ready: bool) -> str:
+    """What a job by the profile `name` waits for, or that it does not."""
+    if not online:
+        return NOBODY_ONLINE
     profile = profiles.choose(name, [room.worker for room in online])
     serving = [room for room in online if profile is not None and profile.serves(room.worker)]
     if profile is None or not serving:
         return f"No online worker offers profile {name}"
-    if row.data_ready_at is not None and not any(room.takes(profile.devices, ready=True) for room in serving):
+    if data_ready and not any(room.takes(profile.devices, ready=True) for room in serving):
         return f"All slots for profile {profile.name} are taken"
-    if row.data_ready_at is None and not any(room.takes(profile.devices, ready=False) for room in serving):
+    if not data_ready and not any(room.takes(profile.devices, ready=False) for room in serving):
         return f"All slots for profile {profile.name} are taken or awaited by jobs whose data is being prepared"
     return "A slot is free; the dispatcher takes the job next"
+
+
+def efficiency(session: Session, row: Job, profiles: Profiles) -> schemas.EfficiencyAnswer | None:
+    """None until the training has reported its first account."""
+    if row.efficiency is None:
+        return None
+    attempts = queries.attempts_of(session, row.id)
+    so_far = costs.spent(attempts, row.updated_at)
+    return schemas.EfficiencyAnswer(
+        job_id=row.id,
+        step=row.efficiency["step"],
+        final=row.efficiency["final"],
+        account=row.efficiency["account"],
+        measured=accounts.measured(row.efficiency["account"], so_far),
+        prediction=(row.plan or {}).get("prediction"),
+        phases=accounts.phase_seconds(row),
+        cost=accounts.cost(row, attempts, so_far, profiles),
+        device_hours=round(so_far.device_seconds / costs.HOUR_SECONDS, 6),
+    )
 
 
 def event(row: Event) -> schemas.EventAnswer:
@@ -164,6 +195,25 @@ def checkpoint(row: Checkpoint) -> schemas.CheckpointAnswer:
         sha256=row.sha256,
         files=row.files,
         kept_because=row.kept_because,
+        pinned=row.pinned_at is not None,
         created_at=row.created_at,
         download_url=f"/v1/jobs/{row.job_id}/checkpoints/{row.id}/download",
+    )
+
+
+def artifact(row: Artifact) -> schemas.ArtifactAnswer:
+    return schemas.ArtifactAnswer(
+        id=row.id,
+        trial=row.trial,
+        attempt=row.attempt,
+        kind=row.kind,
+        format=row.format,
+        path=row.path,
+        step=row.step,
+        size_bytes=row.size_bytes,
+        files=row.files,
+        sha256=row.sha256,
+        about=row.about,
+        created_at=row.created_at,
+        download_url=f"/v1/jobs/{row.job_id}/artifacts/{row.id}/download",
     )

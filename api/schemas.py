@@ -91,7 +91,7 @@ class WorkAnswer(Answer):
     object: str
     name: str | None
     external_id: str | None
-    status: str = Field(description="queued, preparing, running, succeeded, failed, cancelled; more may come")
+    status: str = Field(description="queued, preparing, running, paused, succeeded, failed, cancelled; more may come")
     terminal: bool
     reason: str
     status_detail: str | None
@@ -111,16 +111,41 @@ class WorkAnswer(Answer):
     urls: dict[str, str]
 
 
+class Cost(Answer):
+    """In decimal strings; `projected` is the whole job at its present speed, as long as it runs."""
+
+    accrued: str
+    projected: str | None
+    limit: str | None = Field(description="budget.max_cost")
+    currency: str
+
+
+class EfficiencySummary(Answer):
+    """The newest efficiency account in brief; the whole of it lies behind `urls.efficiency`."""
+
+    final: bool
+    step: int
+    verdict: str | None = Field(description="what holds the training back most")
+    remedy: str | None
+    ratio_to_bound: float | None = Field(description="speed / what the same model reaches with all batches at hand")
+    measured: JsonObject = Field(description="what `plan.prediction` predicted, as it came")
+
+
 class JobAnswer(WorkAnswer):
     """A job, and what came of it."""
 
     object: Literal["job"] = "job"
+    pause_requested: bool
+    profile_requested: bool
     priority: int
     phases: Phases
     progress: Progress | None
     best: Best | None
-    plan: JsonObject | None = Field(description="every `auto` of the spec resolved, with the reason")
+    plan: JsonObject | None = Field(description="every `auto` of the spec resolved, with the reason and the prediction")
     result: JsonObject | None = Field(description="final metrics of the best model and where the seconds went")
+    efficiency: EfficiencySummary | None
+    cost: Cost | None = Field(description="null where the profile has no price")
+    device_hours: float = Field(description="devices x hours that all attempts used them")
 
 
 class CheckPhases(Answer):
@@ -139,12 +164,53 @@ class DatasetCheckAnswer(WorkAnswer):
     phases: CheckPhases
 
 
+class HoursRange(Answer):
+    """Between which the training is expected to end; preparing the data and queueing come on top."""
+
+    low: float
+    high: float
+
+
+class CostRange(Answer):
+    """In decimal strings, for the hours between the two."""
+
+    low: str
+    high: str
+    currency: str
+
+
+class Missing(Answer):
+    """What a plan had to do without, the value that was taken for it if any, and how to find it out."""
+
+    name: str
+    assumed: int | None
+    message: str
+    hint: str
+
+
+class PlanAnswer(Answer):
+    """What a job would do and take, were it booked now; `plan` is null while too little is known."""
+
+    object: Literal["plan"] = "plan"
+    plan: JsonObject | None = Field(description="every `auto` of the spec resolved, with the reason and the prediction")
+    data_from: str | None = Field(description="the job or dataset check that knows the data, `hints`, or both")
+    profile: str | None
+    device: str | None
+    device_name: str | None
+    hours: HoursRange | None
+    cost: CostRange | None = Field(description="null where the profile has no price")
+    queue: Queue
+    missing: list[Missing]
+    warnings: list[str]
+
+
 class Validation(Answer):
-    """The answer to `validate_only`: the spec as it would be stored, and what to know before sending it."""
+    """The answer to `validate_only`: the spec as it would be stored, what to know before sending it, and its plan."""
 
     valid: Literal[True] = True
     spec: JsonObject
     warnings: list[str]
+    plan: PlanAnswer
 
 
 class EventAnswer(Answer):
@@ -192,8 +258,43 @@ class CheckpointAnswer(Answer):
     sha256: str = Field(description="of the manifest, which holds the sha256 of every file")
     files: dict[str, int]
     kept_because: str
+    pinned: bool
     created_at: Instant
     download_url: str
+
+
+class ArtifactAnswer(Answer):
+    """A trace or an exported model: files by size, each with its sha256."""
+
+    id: str
+    object: Literal["artifact"] = "artifact"
+    trial: int
+    attempt: int
+    kind: str
+    format: str
+    path: str
+    step: int
+    size_bytes: int
+    files: dict[str, int]
+    sha256: dict[str, str]
+    about: JsonObject
+    created_at: Instant
+    download_url: str
+
+
+class EfficiencyAnswer(Answer):
+    """Where the time and the money went: the account of the training, beside its prediction."""
+
+    object: Literal["efficiency"] = "efficiency"
+    job_id: str
+    step: int
+    final: bool
+    account: JsonObject
+    measured: JsonObject
+    prediction: JsonObject | None
+    phases: dict[str, float] = Field(description="seconds up to each moment of the job from the one before it")
+    cost: Cost | None
+    device_hours: float
 
 
 class ProfileAnswer(Answer):
@@ -217,6 +318,8 @@ class WorkerAnswer(Answer):
     slots_free: int = Field(description="slots that no training holds; jobs whose data is being prepared hold none")
     cores: int
     memory_bytes: int
+    device_memory_bytes: int = Field(description="of one GPU; 0 where there is none")
+    cpu_features: list[str] = Field(description="instruction sets that decide about precision")
     draining: bool
     jobs: list[str]
     dataset_checks: list[str]

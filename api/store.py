@@ -1,11 +1,11 @@
-"""Reads files out of the store: checkpoints and data reports. The store is written by the training alone."""
+"""Reads checkpoints, artifacts and data reports out of the store. All that it writes there are the marks of pins."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
@@ -45,6 +45,21 @@ class Store:
         with _explained():
             files, path = self._locate(folder, name)
             return f'"{files.ukey(path)[:32]}"'
+
+    def mark(self, folder: str, name: str) -> None:
+        """An empty file in a folder that is there already."""
+        with _explained():
+            files, path = self._locate(folder, name)
+            if not files.isdir(path.rpartition("/")[0]):
+                raise _gone()
+            files.pipe_file(path, b"")
+
+    def unmark(self, folder: str, name: str) -> None:
+        """Without the file, whether or not it was there."""
+        with _explained():
+            files, path = self._locate(folder, name)
+            with suppress(FileNotFoundError):
+                files.rm_file(path)
 
     def _locate(self, folder: str, name: str) -> tuple[Any, str]:
         parts = PurePosixPath(folder, name).parts

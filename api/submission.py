@@ -20,9 +20,12 @@ from api.dataset_check import CheckSpec
 from api.errors import Code, Problem, invalid_request
 from api.profiles import Profiles
 from api.settings import Settings
+from training_core.failure import Failed
 from training_core.spec import JobSpec, Part
+from training_core.together import check_together
 
 Asked = TypeVar("Asked", bound=Part)
+Place = tuple[int | str, ...]
 
 
 def parse(body: bytes, asked: type[Asked]) -> Asked:
@@ -36,10 +39,7 @@ def parse(body: bytes, asked: type[Asked]) -> Asked:
     try:
         return asked.model_validate(document)
     except ValidationError as error:
-        names = _field_names(asked)
-        found = error.errors(include_url=False)
-        faults = [{**fault, "loc": ("body", *_place(fault["loc"], names, document))} for fault in found]
-        raise invalid_request(faults, names) from None
+        raise invalid_request(_faults(error, document), _field_names(asked)) from None
 
 
 class _DuplicateName(ValueError):
@@ -63,26 +63,41 @@ def _field_names(model: type[BaseModel], prefix: str = "") -> dict[str, list[str
     return names
 
 
-def _place(
-    location: tuple[int | str, ...], known: Mapping[str, Sequence[int | str]], document: Any
-) -> tuple[int | str, ...]:
-    """A pydantic location as a place in what the client sent.
+def _faults(error: ValidationError, document: Any) -> list[dict[str, Any]]:
+    """Each with its place in what the client sent.
 
-    The names of union members are ours and mean nothing to a client, and below a text that stands for an object
-    (`"augmentation": "light"`) the client wrote nothing.
+    Of a field that takes a word or an object, the word is no news to someone who sent an object with a fault inside.
+    """
+    found = [(fault, *_place(fault, document)) for fault in error.errors(include_url=False)]
+    places = [place for _, place, _ in found]
+    return [
+        {**fault, "loc": ("body", *place)}
+        for fault, place, value in found
+        if not (isinstance(value, dict) and fault["type"] == "literal_error" and _has_one_inside(place, places))
+    ]
+
+
+def _has_one_inside(outer: Place, places: Sequence[Place]) -> bool:
+    return any(len(place) > len(outer) and place[: len(outer)] == outer for place in places)
+
+
+def _place(fault: Mapping[str, Any], document: Any) -> tuple[Place, Any]:
+    """Where the fault is, and the value that stands there.
+
+    Pydantic's location has names of union members too, which mean nothing to a client; and below a text that stands
+    for an object (`"augmentation": "light"`) the client wrote nothing.
     """
     path: list[int | str] = []
+    value, location = document, fault["loc"]
     for index, part in enumerate(location):
-        parent = "/".join(str(step) for step in path)
-        if isinstance(document, str):
-            break
-        if parent in known and part not in known[parent] and index < len(location) - 1:
-            break
-        if parent not in known and parent not in ("labels", "metadata"):
-            break
-        path.append(part)
-        document = document.get(part) if isinstance(document, dict) else None
-    return tuple(path)
+        is_missing = fault["type"] == "missing" and index == len(location) - 1
+        if isinstance(value, dict) and (part in value or is_missing):
+            path.append(part)
+            value = value.get(part)
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            path.append(part)
+            value = value[part]
+    return tuple(path), value
 
 
 def check(spec: JobSpec, profiles: Profiles, settings: Settings) -> None:
@@ -91,6 +106,10 @@ def check(spec: JobSpec, profiles: Profiles, settings: Settings) -> None:
     if profile != "auto" and profile not in profiles.by_name:
         raise invalid_request([_fault(("compute", "profile"), "profile", profile, list(profiles.by_name))])
     _check_uri(spec.dataset.uri, settings)
+    try:
+        check_together(spec)
+    except Failed as problem:
+        raise Problem(422, Code.UNSUPPORTED, problem.message, hint=problem.hint) from None
 
 
 def check_without_training(spec: CheckSpec, settings: Settings) -> None:

@@ -16,7 +16,7 @@ from api.bells import Bells, ring
 from api.book.models import Job
 from api.book.status import TERMINAL
 
-PAUSE_SECONDS = {"queued": 5, "preparing": 2, "running": 2}  # before it is worth asking again
+PAUSE_SECONDS = {"queued": 5, "preparing": 2, "running": 2, "paused": 30}  # before it is worth asking again
 ENDED_PAUSE_SECONDS = 3600
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from local.story import data_line, percent
+from local.story import data_line, duration, percent
 
 JsonObject = dict[str, Any]
 
@@ -37,6 +37,7 @@ def print_success(console: Console, job: JsonObject, checkpoint: JsonObject | No
     facts = [", ".join(_metric(name, value) for name, value in sorted(metrics.items()) if name != "test/accuracy")]
     if result.get("images_per_second"):
         facts.append(f"{result['images_per_second']:,.0f} images/s over the whole training")
+    facts += account_lines(job)
     if checkpoint:
         size = f"{_size(checkpoint['size_bytes'])}, step {checkpoint['step']:,}"
         facts.append(f"checkpoint {_short(store / checkpoint['path'])} ({size})")
@@ -48,6 +49,23 @@ def print_success(console: Console, job: JsonObject, checkpoint: JsonObject | No
         console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
     console.print()
     console.print(_time_table(job), highlight=False)
+
+
+def account_lines(job: JsonObject) -> list[str]:
+    """What held the training back, and what was predicted of it; nothing where the job has no account."""
+    account = job.get("efficiency") or {}
+    lines = []
+    if account.get("verdict"):
+        ratio = account.get("ratio_to_bound")
+        of_bound = f", at {ratio:.0%} of what this model reaches with all batches at hand" if ratio is not None else ""
+        lines.append(f"{account['verdict'].replace('_', ' ')}{of_bound}")
+    predicted, measured = (job.get("plan") or {}).get("prediction"), account.get("measured")
+    if predicted and measured and measured.get("images_per_second"):
+        lines.append(
+            f"predicted {predicted['images_per_second']:,.0f} images/s and {duration(predicted['hours'] * 3600)},"
+            f" measured {measured['images_per_second']:,.0f} and {duration(measured['hours'] * 3600)}"
+        )
+    return lines
 
 
 def print_failure(console: Console, job: JsonObject, store: Path) -> None:

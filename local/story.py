@@ -15,7 +15,19 @@ TOLD = {
     "job.early_stopped",
     "alert.raised",
     "oom.recovered",
+    "job.paused",
+    "job.resumed",
+    "budget.warning",
+    "budget.exhausted",
     "worker.lost",
+}
+
+STATUSES = {
+    "job.preparing": "preparing",
+    "job.started": "running",
+    "job.requeued": "queued",
+    "job.paused": "paused",
+    "job.resumed": "queued",
 }
 
 PLANNED = {
@@ -48,7 +60,7 @@ class Story:
             return []
         if event == "metrics":
             return self._metrics(data)
-        status = {"job.preparing": "preparing", "job.started": "running", "job.requeued": "queued"}.get(event)
+        status = STATUSES.get(event)
         self.status = status or self.status
         details = data.get("data") or {}
         if event == "plan.chosen":

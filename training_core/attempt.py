@@ -9,28 +9,39 @@ from typing import Any
 
 import torch
 
-from training_core import augmentation_check, checkpoint, keeping
+from training_core import augmentation_check, checkpoint, keeping, rate_test, resuming
+from training_core.account.accounting import Accounting, seconds_before
+from training_core.agreement import Agreement
 from training_core.clock import PhaseClock
 from training_core.data.chosen import Chosen
 from training_core.data.feed import Statistics
 from training_core.data.meta import Meta
 from training_core.data.resize import DESCRIPTION
-from training_core.distributed import Ranks, is_lost_peer, join, leave, use_threads
+from training_core.disk_forecast import check_room
+from training_core.distillation import read_teacher
+from training_core.distributed import Ranks, is_lost_peer, is_silent_peer, join, leave, use_threads
+from training_core.ema import Ema
 from training_core.events import Started
-from training_core.failure import outcome_of
+from training_core.exchange import distribute
+from training_core.export.job import export_models
+from training_core.failure import Failed, outcome_of
+from training_core.hosts import agree
 from training_core.label_check import check_labels
 from training_core.learner import Materials, build_network, gather, make_learner, weights_model
 from training_core.loop import fit
 from training_core.models import has_batch_norm
 from training_core.objective import Objective
 from training_core.optim import make_optimizer
+from training_core.pieces import piece_size
 from training_core.plan import Plan, choose_plan
 from training_core.precision import make_scaler
 from training_core.recipe import DataFacts
 from training_core.reports import Reports
 from training_core.rundir import EventsFile, Outcome, Prepared, RunDir, RunSpec
+from training_core.slow_half import follow_state, watch
 from training_core.store import open_store
 from training_core.training import Training
+from training_core.wire import Reason
 
 FEW_IMAGES_FOR_BATCH_NORM = 8
 
@@ -40,10 +51,10 @@ class Attempt:
 
     def __init__(self, run_dir: RunDir) -> None:
         self._run_dir, self._prepared = run_dir, run_dir.read_prepared()
-        self._clock = PhaseClock(started_before_seconds=self._prepared.seconds)
-        self._clock.seconds["prepare"] = self._prepared.seconds
+        self._clock = PhaseClock(**seconds_before(run_dir, self._prepared))
         self._phase = "preparing"
         self._rank: int | None = None
+        self._speaks = True
         self._training: Training | None = None
 
     def run(self) -> int:
@@ -54,7 +65,7 @@ class Attempt:
             return self._end(error)
         finally:
             leave()
-        if self._rank in {None, 0}:
+        if self._speaks:
             self._run_dir.write_outcome(Outcome(result=result, phase="running", step=self._step))
         return 0
 
@@ -63,7 +74,9 @@ class Attempt:
         return self._training.state.step if self._training else 0
 
     def _end(self, error: Exception) -> int:
-        if is_lost_peer(error):
+        if is_silent_peer(error):
+            error = Failed(Reason.STALLED, f"rank {self._rank} has waited for another rank that does not go on")
+        elif is_lost_peer(error):
             # The rank that is gone knows the cause, or whoever started us will say how it died.
             print(f"rank {self._rank} lost another rank", file=sys.stderr)  # noqa: T201  the log is for this
             return 1
@@ -76,21 +89,27 @@ class Attempt:
         run = self._run_dir.read_spec()
         with self._clock.phase("startup"):
             ranks = join(run.device)
+            self._rank = ranks.rank if ranks.world_size > 1 else None
+            self._speaks = ranks.first_of_host
+            agree(self._run_dir, run, self._prepared, ranks)
             use_threads(self._run_dir.read_plan().threads or run.threads, ranks.world_size)
-        self._rank = ranks.rank if ranks.world_size > 1 else None
         events = EventsFile(self._run_dir.events) if ranks.first else None
         reports = Reports(events)
         try:
             with self._clock.phase("startup"):
                 self._training = assemble(self._run_dir, run, self._prepared, ranks, reports=reports, clock=self._clock)
             self._phase = "running"
-            result = fit(self._training)
-            if result == "completed":
-                check_labels(self._training)
+            with Accounting(self._training) as accounting:
+                result = fit(self._training, accounting)
+                if result == "completed":
+                    with self._clock.phase("finish"):
+                        check_labels(self._training)
+                        export_models(self._training)
             return result
         finally:
             if self._training is not None:
                 self._training.feed.close()
+                self._training.checkpoints.end()
             if events is not None:
                 events.close()
 
@@ -100,13 +119,17 @@ def assemble(
 ) -> Training:
     """Plan, model, optimizer and state, fresh or from a checkpoint, and the reports that come before the first step."""
     store, data = open_store(run), Chosen(prepared)
-    path = ranks.text_from_first(keeping.choose(store, run, reports) if ranks.first else "")
-    content = checkpoint.read(store, path, run) if path else None
+    path, content = resuming.choose(store, run, reports) if ranks.first else ("", None)
+    path = ranks.text_from_first(path)
+    if path and content is None:
+        content = resuming.read_chosen(store, path, run)
     materials = gather(run, data, content, run_dir.stop_requested)
-    plan = augmentation_check.decide(make_plan(run_dir, materials, content), materials, run_dir, ranks, reports)
+    plan = rate_test.decide(make_plan(run_dir, materials, content), materials, run_dir, ranks, reports)
+    plan = augmentation_check.decide(plan, materials, run_dir, ranks, reports)
     network = build_network(materials, plan, ranks.device, content)
     reports.say(plan.report())
     learner = make_learner(network, materials, plan, ranks)
+    exchange = distribute(learner.trained, plan.compute, ranks)
     about = _about(plan, data.meta, materials.statistics)
     training = Training(
         run_dir=run_dir,
@@ -118,23 +141,36 @@ def assemble(
         network=network,
         model=learner.trained,
         parallel=learner.trained,
-        objective=Objective(plan),
+        objective=Objective(plan, read_teacher(run, plan, data.meta.classes, materials.statistics, ranks.device)),
         optimizer=make_optimizer(learner.trained, plan),
         scaler=make_scaler(plan.precision, ranks.device),
-        checkpoints=keeping.Checkpoints(store, run, reports, about),
+        checkpoints=keeping.Checkpoints(
+            store,
+            run,
+            reports,
+            about,
+            device=ranks.device,
+            keep_last=plan.keep_last_checkpoints,
+            agreement=Agreement(ranks.rank, ranks.world_size if plan.compute.strategy == "fsdp" else 1),
+        ),
         reports=reports,
         clock=clock,
     )
     if content is not None:
         restore(training, content)
+    training.exchange, training.parallel = exchange, exchange.parallel
+    training.stopwatch = watch(training)
+    if ranks.first:
+        training.checkpoints.begin(training.state)
+        check_room(training, store)
     reports.say(Started(resumed_from_step=training.state.step, checkpoint=path or None))
     if content is not None:
         reports.repeat(content.history)
-        training.best_weights = keeping.best_weights(store, run, content)
+        training.best_weights = resuming.best_weights(store, run, content)
         if training.state.best_checkpoint and training.best_weights is None:
             reports.alert("checkpoint_damaged", f"the best model {training.state.best_checkpoint} is gone")
     _warn(training)
-    training.parallel = ranks.wrap(training.model)
+    average(training, content)
     training.model.train()
     return training
 
@@ -150,9 +186,19 @@ def make_plan(run_dir: RunDir, materials: Materials, content: checkpoint.Content
 
 def restore(training: Training, content: checkpoint.Content) -> None:
     """Continue exactly where `content` was written; the network has its weights already."""
-    checkpoint.restore_optimizer(training.optimizer, content.optimizer, content.groups)
+    checkpoint.restore_optimizer(training.optimizer, content)
     training.scaler.load_state_dict(content.scaler)
     training.state = content.state
+    follow_state(training)
+
+
+def average(training: Training, content: checkpoint.Content | None) -> None:
+    """Begin to average the weights where the plan says so, or go on with the average of a checkpoint."""
+    if training.plan.ema_decay is None:
+        return
+    training.ema = Ema(training.network, training.plan.ema_decay)
+    if content is not None:
+        training.ema.load(content.model, updates=training.state.step)
 
 
 def _about(plan: Plan, meta: Meta, statistics: Statistics) -> dict[str, Any]:
@@ -170,6 +216,7 @@ def _about(plan: Plan, meta: Meta, statistics: Statistics) -> dict[str, Any]:
             "scale": "pixel values 0-255",
         },
         "dataset_version": meta.dataset_version,
+        "compute": plan.compute.model_dump(mode="json"),
         "world_size": plan.world_size,
         "torch": torch.__version__,
         "written_at": time.time(),
@@ -177,8 +224,15 @@ def _about(plan: Plan, meta: Meta, statistics: Statistics) -> dict[str, Any]:
 
 
 def _warn(training: Training) -> None:
-    images = training.plan.batch_size // training.ranks.world_size
-    if has_batch_norm(training.model) and images < FEW_IMAGES_FOR_BATCH_NORM:
+    """What the plan warns of, but for the small batch, which this rank knows better."""
+    for warning in training.plan.compute.warnings:
+        code, _, words = warning.partition(": ")
+        if code != "small_batch":
+            training.reports.alert(code, words)
+    images, together = piece_size(training), training.plan.compute.sync_batch_norm
+    if together and training.ranks.device.type == "cpu":
+        training.reports.alert("no_sync_batch_norm", "batch norm over all ranks exists for GPUs alone")
+    if has_batch_norm(training.model) and not together and images < FEW_IMAGES_FOR_BATCH_NORM:
         training.reports.alert(
             "small_batch",
             f"{images} images a device are few for the batch norm of {training.plan.model}",

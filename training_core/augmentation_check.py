@@ -14,11 +14,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from training_core.checkpoint import trial_folder
 from training_core.data.augment.presets import Mixing
 from training_core.distributed import Ranks
 from training_core.failure import StopRequested
 from training_core.learner import Materials
+from training_core.manifest import trial_folder
 from training_core.plan import Plan
 from training_core.reports import Reports
 from training_core.rundir import RunDir

@@ -1,61 +1,70 @@
 """Complete, verified checkpoints: tensors in safetensors, the rest in JSON, the manifest last.
 
-jobs/<job>/trial-<n>/attempt-<n>/step-<step>/model.safetensors  optimizer.safetensors  state.json
-                                             history.jsonl      manifest.json
+jobs/<job>/trial-<n>/attempt-<n>/step-<step>/
+    model.safetensors      as it is judged: the averaged weights where weights are averaged
+    raw.safetensors        as it is trained, where that differs
+    optimizer.safetensors  `<parameter number>.<name>`
+    state.json             history.jsonl  manifest.json
+Sharded, each rank writes `model-00001-of-00002.safetensors` and so on, all by rank and number of ranks.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load, save
-from torch import nn
+from safetensors.torch import load
 
-from training_core.events import Metric, decode, encode
+from training_core import safetensors_file
+from training_core.events import Metric, decode
+from training_core.manifest import (
+    MANIFEST,
+    Damaged,
+    FileRecord,
+    Manifest,
+    check_belongs,
+    read_manifest,
+    sealed,
+)
 from training_core.rundir import RunSpec
+from training_core.sharding import cut_like, join
+from training_core.snapshot import Snapshot
 from training_core.state import TrainState
 from training_core.store import Store, check_relative
 from training_core.tensors import Tensors
 
-MANIFEST, MODEL = "manifest.json", "model.safetensors"
-
-
-class FileRecord(BaseModel):
-    size: int
-    sha256: str
-
-
-class Manifest(BaseModel):
-    """`about` describes the training for a reader: model, classes, preprocessing, versions."""
-
-    format: int = 1
-    step: int
-    spec_sha256: str
-    files: dict[str, FileRecord]
-    about: dict[str, Any]
-
-
-class Damaged(Exception):
-    """A checkpoint that is not what its manifest says, or has none."""
+STATE, HISTORY = "state.json", "history.jsonl"
+Records = dict[str, FileRecord]
 
 
 @dataclass
 class Content:
-    """A checkpoint in memory. `optimizer` holds `<parameter number>.<name>` tensors, `about` what the manifest says."""
+    """A checkpoint in memory, all tensors whole. `raw` are the weights as trained where `model` is another one.
+
+    `optimizer` holds `<parameter number>.<name>` tensors, `numbers` what else it keeps under such names.
+    `about` is what the manifest says.
+    """
 
     model: Tensors
+    raw: Tensors | None
     optimizer: Tensors
+    numbers: dict[str, float]
     groups: list[dict[str, Any]]
     scaler: dict[str, Any]
     state: TrainState
     history: list[Metric]
     about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def trained(self) -> Tensors:
+        """The weights that the training goes on with."""
+        return self.model if self.raw is None else self.raw
 
 
 @dataclass(frozen=True)
@@ -65,59 +74,57 @@ class Saved:
     sha256: str
 
 
-def folder_of(run: RunSpec, step: int) -> str:
-    return f"{trial_folder(run)}/attempt-{run.attempt}/step-{step:08d}"
+def write_tensors(store: Store, path: str, snapshot: Snapshot, rank: int = 0, world_size: int = 1) -> Records:
+    """The tensor files of one rank, each hashed while it is written."""
+    records = {}
+    for kind, tensors in snapshot.tensors.items():
+        name = tensor_file(kind, rank, world_size if kind in snapshot.sharded else 1)
+        digest, size = hashlib.sha256(), 0
+        with store.create(f"{path}/{name}") as file:
+            for piece in safetensors_file.pieces(tensors):
+                digest.update(piece)
+                file.write(piece)
+                size += len(piece)
+        records[name] = FileRecord(size=size, sha256=digest.hexdigest())
+    return records
 
 
-def trial_folder(run: RunSpec) -> str:
-    return f"jobs/{run.job_id}/trial-{run.trial}"
+def finish(store: Store, path: str, texts: dict[str, bytes], manifest: Manifest) -> Saved:
+    """Write what rank 0 alone knows, and then the manifest: it has the files of all ranks already."""
+    files = dict(manifest.files)
+    for name, text in texts.items():
+        store.write(f"{path}/{name}", text)
+        files[name] = FileRecord(size=len(text), sha256=hashlib.sha256(text).hexdigest())
+    content = sealed(manifest.model_copy(update={"files": files}))
+    store.write(f"{path}/{MANIFEST}", content)
+    sizes = {name: record.size for name, record in files.items()} | {MANIFEST: len(content)}
+    return Saved(path, sizes, hashlib.sha256(content).hexdigest())
 
 
-def spec_sha256(run: RunSpec) -> str:
-    return hashlib.sha256(run.spec.model_dump_json(exclude_defaults=True).encode()).hexdigest()
-
-
-def write(store: Store, path: str, content: Content, run: RunSpec, about: dict[str, Any]) -> Saved:
-    """Write every file, then the manifest. What an interrupted run of the same attempt left at `path` goes first."""
-    state = {"state": content.state.to_json(), "groups": content.groups, "scaler": content.scaler}
-    files = {
-        "model.safetensors": save(content.model),
-        "optimizer.safetensors": save(content.optimizer),
-        "state.json": json.dumps(state, allow_nan=True).encode(),
-        "history.jsonl": b"".join(encode(point).encode() + b"\n" for point in content.history),
-    }
-    records = {
-        name: FileRecord(size=len(data), sha256=hashlib.sha256(data).hexdigest()) for name, data in files.items()
-    }
-    manifest = Manifest(step=content.state.step, spec_sha256=spec_sha256(run), files=records, about=about)
-    encoded = manifest.model_dump_json(indent=1).encode()
-    store.delete(path, MANIFEST)
-    for name, data in files.items():
-        store.write(f"{path}/{name}", data)
-    store.write(f"{path}/{MANIFEST}", encoded)
-    sizes = {name: len(data) for name, data in files.items()} | {MANIFEST: len(encoded)}
-    return Saved(path, sizes, hashlib.sha256(encoded).hexdigest())
+def tensor_file(kind: str, rank: int, world_size: int) -> str:
+    return f"{kind}.safetensors" if world_size == 1 else f"{kind}-{rank + 1:05d}-of-{world_size:05d}.safetensors"
 
 
 def read(store: Store, path: str, run: RunSpec) -> Content:
-    """Raises `Damaged` unless every file is what the manifest says and belongs to the spec of `run`."""
+    """Raises `Damaged` unless every file is what the manifest says, and `Foreign` for one of another spec."""
     path = check_relative(path)
     try:
-        manifest = Manifest.model_validate_json(store.read(f"{path}/{MANIFEST}"))
-        if manifest.spec_sha256 != spec_sha256(run):
-            raise Damaged("it belongs to another spec")
-        files = {name: _verified(store, f"{path}/{name}", record) for name, record in manifest.files.items()}
-        extra = json.loads(files["state.json"])
+        manifest = read_manifest(store, path)
+        check_belongs(manifest, run)
+        extra = json.loads(_verified(store, path, manifest, STATE))
+        history = _verified(store, path, manifest, HISTORY)
         return Content(
-            model=load(files["model.safetensors"]),
-            optimizer=load(files["optimizer.safetensors"]),
+            model=_tensors(store, path, manifest, "model"),
+            raw=_tensors(store, path, manifest, "raw") or None,
+            optimizer=_tensors(store, path, manifest, "optimizer"),
+            numbers=extra["numbers"],
             groups=extra["groups"],
             scaler=extra["scaler"],
             state=TrainState.from_json(extra["state"]),
-            history=[_metric(line) for line in files["history.jsonl"].splitlines()],
+            history=[_metric(line) for line in history.splitlines()],
             about=manifest.about,
         )
-    except FileNotFoundError as problem:
+    except (FileNotFoundError, NotADirectoryError) as problem:
         raise Damaged("a file is missing") from problem
     except (ValidationError, SafetensorError, ValueError, KeyError, TypeError) as problem:
         raise Damaged(f"its content is not valid ({type(problem).__name__})") from problem
@@ -129,21 +136,25 @@ def read_model(store: Store, path: str) -> tuple[Tensors, dict[str, Any]]:
     Raises `FileNotFoundError` when there is no checkpoint at `path`, and `Damaged`.
     """
     path = check_relative(path)
-    content = store.read(f"{path}/{MANIFEST}")
+    manifest = read_manifest(store, path)
     try:
-        manifest = Manifest.model_validate_json(content)
-        file = f"{path}/{MODEL}"
-        return load(_verified(store, file, manifest.files[MODEL])), manifest.about
+        return _tensors(store, path, manifest, "model"), manifest.about
     except FileNotFoundError as problem:
         raise Damaged("a file is missing") from problem
-    except (ValidationError, SafetensorError, KeyError) as problem:
+    except (SafetensorError, ValueError, KeyError) as problem:
         raise Damaged(f"its content is not valid ({type(problem).__name__})") from problem
 
 
-def _verified(store: Store, path: str, record: FileRecord) -> bytes:
-    content = store.read(path)
+def _tensors(store: Store, path: str, manifest: Manifest, kind: str) -> Tensors:
+    names = sorted(name for name in manifest.files if name.split(".")[0].split("-")[0] == kind)
+    parts = [load(_verified(store, path, manifest, name)) for name in names]
+    return join(parts, manifest.sharded.get(kind, {}))
+
+
+def _verified(store: Store, path: str, manifest: Manifest, name: str) -> bytes:
+    content, record = store.read(f"{path}/{name}"), manifest.files[name]
     if len(content) != record.size or hashlib.sha256(content).hexdigest() != record.sha256:
-        raise Damaged(f"{path.rsplit('/', 1)[-1]} is not what the manifest says")
+        raise Damaged(f"{name} is not what the manifest says")
     return content
 
 
@@ -154,45 +165,26 @@ def _metric(line: bytes) -> Metric:
     return report
 
 
-def candidates(store: Store, run: RunSpec) -> list[str]:
-    """The checkpoints of this trial by all attempts, newest first."""
-    found = [path.rpartition("/")[0] for path in store.find(trial_folder(run), MANIFEST)]
-    return sorted(found, key=_age, reverse=True)
-
-
-def _age(path: str) -> tuple[int, int]:
-    attempt, step = path.rsplit("/", 2)[-2:]
-    return int(step.removeprefix("step-")), int(attempt.removeprefix("attempt-"))
-
-
-def model_tensors(model: nn.Module) -> Tensors:
-    """Copies on the host, in plain layout."""
-    return {name: _plain(tensor) for name, tensor in model.state_dict().items()}
-
-
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> tuple[Tensors, list[dict[str, Any]]]:
+def optimizer_parts(optimizer: torch.optim.Optimizer) -> tuple[Tensors, dict[str, float], list[dict[str, Any]]]:
+    """Tensors and plain numbers of its state by `<parameter number>.<name>`, and its parameter groups."""
     content = optimizer.state_dict()
-    tensors = {
-        f"{number}.{name}": _plain(value)
-        for number, one in content["state"].items()
-        for name, value in one.items()
-        if value is not None
+    state: Mapping[int, Mapping[str, Any]] = content["state"]
+    entries = {
+        f"{number}.{name}": value for number, one in state.items() for name, value in one.items() if value is not None
     }
-    return tensors, content["param_groups"]
+    tensors = {key: value for key, value in entries.items() if isinstance(value, torch.Tensor)}
+    numbers = {key: value for key, value in entries.items() if key not in tensors}
+    return tensors, numbers, content["param_groups"]
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors, groups: list[dict[str, Any]]) -> None:
+def restore_optimizer(optimizer: torch.optim.Optimizer, content: Content) -> None:
     """In the memory layout of the parameters: another one could round differently."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for key, tensor in tensors.items():
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in {**content.optimizer, **content.numbers}.items():
         number, _, name = key.partition(".")
         parameter = parameters[int(number)]
-        if tensor.shape == parameter.shape:
-            tensor = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)  # noqa: PLW2901
-        state.setdefault(int(number), {})[name] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
-
-
-def _plain(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.detach().to("cpu", copy=True).contiguous()
+        if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+            value = cut_like(value, parameter)  # noqa: PLW2901
+        state.setdefault(int(number), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": content.groups})

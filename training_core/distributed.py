@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import socket
 from dataclasses import dataclass
 from datetime import timedelta
 
 import torch
 from torch import distributed, nn
-from torch.nn.parallel import DistributedDataParallel
+
+from training_core.failure import Failed
+from training_core.wire import Reason
 
 # Longer than any evaluation or checkpoint that the other ranks wait for, yet an end to a hang.
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)
+TIMEOUT_VARIABLE = "TRAINYARD_COLLECTIVE_SECONDS"
+ANY_PORT = 9  # nothing is sent there
 
 
 @dataclass(frozen=True)
@@ -21,10 +26,16 @@ class Ranks:
     rank: int
     world_size: int
     device: torch.device
+    local_rank: int = 0
+    hosts: int = 1
 
     @property
     def first(self) -> bool:
         return self.rank == 0
+
+    @property
+    def first_of_host(self) -> bool:
+        return self.local_rank == 0
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """The sum over all ranks, in place."""
@@ -51,28 +62,69 @@ class Ranks:
             for buffer in model.buffers():
                 distributed.broadcast(buffer, 0)
 
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """DDP where there are others. Every network here uses all its parameters in every step: a static graph."""
-        if self.world_size == 1:
-            return model
-        devices = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True, static_graph=True)
-
 
 def join(device: str) -> Ranks:
-    """Take part as torchrun's environment says, or be the only rank without it."""
+    """Take part as torchrun's environment says, or be the only rank without it.
+
+    Raises `Failed(unsupported)` when the first host has a name that means nothing here.
+    """
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     place = torch.device("cuda", local_rank) if device == "cuda" else torch.device("cpu")
     if place.type == "cuda":
         torch.cuda.set_device(place)
     if world_size > 1:
+        _find_interface()
         distributed.init_process_group(
-            "nccl" if place.type == "cuda" else "gloo",
-            timeout=COLLECTIVE_TIMEOUT,
+            # What ranks agree on lies in host memory: a GPU need not be waited for.
+            "cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo",
+            timeout=_timeout(),
             device_id=place if place.type == "cuda" else None,
         )
-    return Ranks(rank, world_size, place)
+    hosts = world_size // int(os.environ.get("LOCAL_WORLD_SIZE", str(world_size)))
+    return Ranks(rank, world_size, place, local_rank, max(1, hosts))
+
+
+def _timeout() -> timedelta:
+    seconds = os.environ.get(TIMEOUT_VARIABLE)
+    return timedelta(seconds=float(seconds)) if seconds else COLLECTIVE_TIMEOUT
+
+
+def _find_interface() -> None:
+    """Tell gloo through which interface the other ranks are reached.
+
+    Left alone it asks for the address of this host's own name, which need not have one.
+    """
+    if "GLOO_SOCKET_IFNAME" in os.environ:
+        return
+    address = _own_address(os.environ["MASTER_ADDR"])
+    name = _interface_of(address)
+    if name is not None:
+        os.environ["GLOO_SOCKET_IFNAME"] = name
+
+
+def _own_address(other: str) -> str:
+    """The address of this host that packets to `other` leave from; none is sent."""
+    try:
+        family, _, _, _, target = socket.getaddrinfo(other, ANY_PORT, type=socket.SOCK_DGRAM)[0]
+    except socket.gaierror as problem:
+        raise Failed(
+            Reason.UNSUPPORTED,
+            f"the first host calls itself {other}, and this host knows no address for that name",
+            "give torchrun --local-addr with an address that the other hosts reach",
+        ) from problem
+    with socket.socket(family, socket.SOCK_DGRAM) as line:
+        line.connect(target)
+        return str(line.getsockname()[0])
+
+
+def _interface_of(address: str) -> str | None:
+    import psutil  # type: ignore[import-untyped]  # noqa: PLC0415  only for ranks that others started
+
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(one.address.partition("%")[0] == address for one in addresses):
+            return str(name)
+    return None
 
 
 def leave() -> None:
@@ -88,6 +140,12 @@ def is_lost_peer(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(
         word in words for word in ("connection closed by peer", "connection reset", "gloo/transport", "nccl")
     )
+
+
+def is_silent_peer(error: BaseException) -> bool:
+    """Whether an error says that another rank is there and has said nothing for too long."""
+    words = str(error).lower()
+    return isinstance(error, RuntimeError) and "timed out waiting" in words and "gloo" in words
 
 
 def use_threads(wanted: int, world_size: int) -> int:

@@ -48,7 +48,7 @@ class DataReady(Report):
     """The prepared form is complete; counts of images by split after cleaning, and class names in index order.
 
     `prepared` says how it came about: `made` (all images read), `updated` (with the unchanged images of an earlier
-    version) or `found`.
+    version) or `found`. `image_size` is the side of the prepared square images in pixels.
     """
 
     kind: Literal["data_ready"] = "data_ready"
@@ -57,6 +57,8 @@ class DataReady(Report):
     images: dict[str, int]
     prepared: Literal["made", "updated", "found"]
     seconds: float
+    channels: int = 0
+    image_size: int = 0
 
 
 class PlanChosen(Report):
@@ -206,7 +208,7 @@ class Summary(Report):
 
 
 class Finished(Report):
-    """Written by the worker, always last: the one outcome of the attempt."""
+    """Written by the worker, always last: the one outcome of the attempt, and how long it held its devices."""
 
     kind: Literal["finished"] = "finished"
     reason: str
@@ -216,6 +218,7 @@ class Finished(Report):
     rank: int | None = None
     exit_code: int | None = None
     log_excerpt: str | None = None
+    held_seconds: float | None = Field(default=None, ge=0)
 
 
 AnyReport = Annotated[

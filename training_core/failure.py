@@ -9,6 +9,12 @@ from training_core.rundir import Outcome
 from training_core.wire import Reason
 
 MESSAGE_CHARACTERS = 400
+# Of torch's allocator for CPUs, of C++ below it, of oneDNN, which says no more, and of CUDA and its libraries.
+OUT_OF_MEMORY_WORDS = (
+    "can't allocate memory", "std::bad_alloc", "could not create a primitive", "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "callback: MemoryError",
+)  # fmt: skip
+FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class Failed(Exception):
@@ -45,18 +51,21 @@ def outcome_of(error: BaseException, *, phase: str, step: int, rank: int | None)
 
 
 def _explain(error: BaseException) -> tuple[Reason, str, str | None]:
-    if is_out_of_memory(error):
-        return Reason.OUT_OF_MEMORY, "the device ran out of memory", "lower training.batch_size or training.image_size"
     if isinstance(error, MemoryError):
         return Reason.OUT_OF_MEMORY, "the host ran out of memory", "lower training.batch_size or training.image_size"
-    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+    if is_out_of_memory(error):
+        return Reason.OUT_OF_MEMORY, "the device ran out of memory", "lower training.batch_size or training.image_size"
+    if isinstance(error, OSError) and error.errno in FULL_DISK:
         return Reason.NO_SPACE, f"no space left on the device ({error.filename or 'run'})", "free some disk space"
     return Reason.TRAINING_ERROR, f"{type(error).__name__}: {error} ({_place(error)})", None
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """True for torch's own error, without importing torch where nothing has imported it yet."""
-    return any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
+    """Of a device or of the host, in torch's words or in Python's, without importing torch."""
+    if isinstance(error, MemoryError) or any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
+        return True
+    words = str(error)
+    return isinstance(error, RuntimeError) and any(one in words for one in OUT_OF_MEMORY_WORDS)
 
 
 def _place(error: BaseException) -> str:

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import torch
+from torch import nn
 
+from training_core.early_stop import decide
 from training_core.events import EarlyStopped, Summary
 from training_core.pace import Pace
 from training_core.precision import autocast
 from training_core.reports import all_finite
+from training_core.sharding import cut_like, is_sharded
 from training_core.spec import EarlyStopping, is_better
 from training_core.tasks import image_classification as task
+from training_core.tensors import Tensors
 from training_core.training import Training
 
 
 def evaluate(training: Training, split: str) -> dict[str, float]:
-    """Metrics over every image of a split, each counted once, the ranks sharing the work."""
+    """Metrics of the network as it is, over every image of a split, each counted once, the ranks sharing the work."""
     sums = torch.zeros(3, dtype=torch.float64, device=training.ranks.device)
     training.ranks.same_buffers(training.model)
     training.model.eval()
-    with torch.no_grad():
+    with training.exchange.evaluating(), torch.no_grad():
         for batch in training.feed.evaluation(split):
             images, labels = training.normalise(batch)
             with autocast(training.plan.precision, training.ranks.device):
@@ -33,7 +38,7 @@ def evaluate(training: Training, split: str) -> dict[str, float]:
 def judge(training: Training) -> None:
     """Evaluate on the validation images, keep the best weights, and apply the rule of early stopping."""
     state, rule = training.state, training.plan.early_stopping
-    with training.clock.phase("evaluate"):
+    with training.clock.phase("evaluate"), training.ema.applied() if training.ema else nullcontext():
         metrics = evaluate(training, "validation")
     training.reports.metric(state.step, training.epoch, metrics)
     if not all_finite(metrics):
@@ -42,14 +47,32 @@ def judge(training: Training) -> None:
     metric = (rule or EarlyStopping()).metric
     if is_better(metrics[metric], state.best, metric):
         state.best, state.best_step, state.best_metrics = metrics[metric], state.step, metrics
-        weights = training.network.state_dict()
+        weights = training.judged_weights()
         training.best_weights = {name: tensor.detach().clone() for name, tensor in weights.items()}
-    if rule is not None:
-        state.early_stopped = state.early_stop.observe(metrics[rule.metric], state.step, rule)
+    go_on(training, metrics[metric])
+
+
+def go_on(training: Training, value: float) -> None:
+    """What an evaluation means for the schedule, and whether it is the last one."""
+    state, plan = training.state, training.plan
+    metric = (plan.early_stopping or EarlyStopping()).metric
+    lowered = state.schedule.observe(value, metric, plan)
+    match decide(state.early_stop, state.schedule, value, state.step, plan, lowered=lowered):
+        case "stop":
+            state.early_stopped = True
+        case "cool_down":
+            state.schedule.cool_down(state.step, plan)
+
+
+def put(network: nn.Module, weights: Tensors) -> None:
+    """Weights as they lie in the network, or whole as a checkpoint has them, into the network."""
+    own = network.state_dict()
+    cut = {name for name, tensor in weights.items() if is_sharded(own[name]) and not is_sharded(tensor)}
+    network.load_state_dict({name: cut_like(one, own[name]) if name in cut else one for name, one in weights.items()})
 
 
 def finish(training: Training, pace: Pace) -> None:
-    """Test the best model, once, and sum up."""
+    """Put the result into the network, the best model or the last one, test it, once, and sum up."""
     state, rule, reports = training.state, training.plan.early_stopping, training.reports
     if state.early_stopped and rule is not None and state.step < training.plan.total_steps:
         reports.say(
@@ -62,9 +85,12 @@ def finish(training: Training, pace: Pace) -> None:
                 patience=rule.patience,
             )
         )
-    if training.best_weights is not None:
-        training.network.load_state_dict(training.best_weights)
-    metrics = dict(state.best_metrics)
+    restore_best = (rule or EarlyStopping()).restore_best
+    if not restore_best:
+        put(training.network, training.judged_weights())
+    elif training.best_weights is not None:
+        put(training.network, training.best_weights)
+    metrics = dict(state.best_metrics if restore_best else state.latest_metrics)
     if training.feed.images("test") > 0:
         with training.clock.phase("evaluate"):
             tested = evaluate(training, "test")

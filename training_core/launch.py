@@ -22,6 +22,8 @@ from training_core.origin import check_fit, check_origin
 from training_core.planning import plan_compute
 from training_core.process import die_with, end_with_parent, leave, share_cores, yield_to_others
 from training_core.rundir import EventsFile, Outcome, RunDir
+from training_core.teacher import check_teacher, find_teacher
+from training_core.together import check_together
 
 NICENESS = 5  # trainings of others run beside the preparation
 
@@ -64,9 +66,12 @@ def prepare(run_dir: RunDir) -> int:
         run = run_dir.read_spec()
         # Closed before rank 0 opens it: there are never two writers.
         with EventsFile(run_dir.events) as events:
+            check_together(run.spec)
             check_origin(run)
+            find_teacher(run)
             prepared = prepare_data(run, Wishes(run_dir).stop_requested, events.append)
             check_fit(run, prepared.folder)
+            check_teacher(run, prepared.folder)
         if run.work == "check":
             run_dir.write_outcome(Outcome(result="completed", phase="preparing"))
         else:
@@ -100,9 +105,19 @@ class Wishes:
 
 def train(run_dir: RunDir) -> int:
     """The exit code: 0 completed or stopped, 1 failed."""
-    ranks = plan_compute(run_dir).ranks
+    run = run_dir.read_spec()
+    try:
+        ranks = plan_compute(run_dir).ranks
+    except Exception as error:  # noqa: BLE001  whatever it is, the run says how it ended
+        traceback.print_exception(error)
+        run_dir.write_outcome(outcome_of(error, phase="preparing", step=0, rank=None))
+        return 1
+    if run.spec.compute.start == "torchrun":
+        from training_core import torchrun  # noqa: PLC0415  torch costs seconds; a bad dataset needs none
+
+        return torchrun.run_ranks(run_dir, ranks)
     if ranks > 1:
-        from training_core.ranks import run_ranks  # noqa: PLC0415  torch costs seconds; a bad dataset needs none
+        from training_core.ranks import run_ranks  # noqa: PLC0415
 
         return run_ranks(run_dir, ranks)
     from training_core.attempt import Attempt  # noqa: PLC0415

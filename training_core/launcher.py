@@ -17,15 +17,15 @@ from contextlib import suppress
 
 from training_core import launch
 from training_core.orders import GO, ORDER_BYTES, READY, RUNNING, Order
-from training_core.process import die_with, end_with_parent, share_cores, threads
+from training_core.process import die_with, end_with_parent, leave, share_cores, threads
 from training_core.rundir import RunDir
 from training_core.title import set_title
 
 PRELOADED = (
-    "training_core.attempt", "training_core.planning", "training_core.data.prepare", "training_core.ranks", "s3fs",
-    "torchvision.models", "torchvision.transforms.v2", "PIL.BmpImagePlugin", "PIL.GifImagePlugin",
-    "PIL.JpegImagePlugin", "PIL.PngImagePlugin", "PIL.TiffImagePlugin", "PIL.WebPImagePlugin", "numpy.ma",
-    "numpy.ctypeslib",
+    "training_core.attempt", "training_core.planning", "training_core.probes", "training_core.data.prepare",
+    "training_core.ranks", "s3fs", "torchvision.models", "torchvision.transforms.v2", "PIL.BmpImagePlugin",
+    "PIL.GifImagePlugin", "PIL.JpegImagePlugin", "PIL.PngImagePlugin", "PIL.TiffImagePlugin", "PIL.WebPImagePlugin",
+    "numpy.ma", "numpy.ctypeslib",
 )  # fmt: skip
 ADOPTION_SECONDS = 2.0
 
@@ -41,15 +41,11 @@ def main() -> int:
     gc.freeze()  # a collection in a child would copy every page that holds an object
     control.send(READY)
     order = serve(control)
-    if order is None:
-        return 0
-    code = carry_out(order)
-    if order.stage == "prepare":
-        # The interpreter's own end takes 0.2 s here, would only free memory, and the training waits for it.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    return code
+    if order is not None:
+        # The interpreter's own end takes 0.2 s here, over a second on a busy host, and would only free memory: the
+        # training waits for it after the preparation, and the next job after the training.
+        leave(carry_out(order))
+    return 0
 
 
 def refuse_threads() -> None:

@@ -72,7 +72,7 @@ def build_network(materials: Materials, plan: Plan, device: torch.device, conten
     """The network of the plan as of a checkpoint, or as its origin gives it; the plan is told what was taken there."""
     network = task.build(plan)
     if content is not None:
-        network.load_state_dict(content.model)
+        network.load_state_dict(content.trained)
     elif materials.origin is not None:
         key = "model.pretrained" if materials.run.spec.model.pretrained else "model.weights"
         plan.reasons[key] = start_from(materials.origin, network, materials.data.meta.classes)

@@ -6,6 +6,7 @@ import math
 
 import torch
 
+from training_core.account.accounting import Accounting
 from training_core.events import FirstStep
 from training_core.failure import Failed
 from training_core.judging import finish, judge
@@ -18,44 +19,60 @@ from training_core.wire import Reason
 NON_FINITE_LOSSES_ALLOWED = 2
 
 
-def fit(training: Training) -> str:
+def fit(training: Training, accounting: Accounting) -> str:
     """Train to the end of the plan, to an early stop, or to the stop file; returns `completed` or `stopped`."""
     state, plan = training.state, training.plan
-    pace = Pace(training)
-    batches = training.feed.training(state.step)
-    while state.step < plan.total_steps and not state.early_stopped:
-        with training.clock.phase("data"):
-            batch = next(batches)
-        with training.clock.phase("train"):
-            loss = train_step(training, batch)
+    pace = Pace(training, accounting)
+    batches = accounting.batches()
+    while state.step < training.last_step and not state.early_stopped:
+        training.meter.lap("loop")
+        batch = next(batches)
+        training.meter.lap("data_wait")
+        loss = train_step(training, batch)
         state.step += 1
         state.images_seen += plan.batch_size
+        accounting.step_done()
         if state.step == pace.first_step:
             training.reports.say(FirstStep(step=state.step))
-        if state.step % plan.log_every == 0 or state.step == plan.total_steps:
-            log(training, loss, pace)
+        if state.step % plan.log_every == 0 or state.step == training.last_step:
+            log(training, loss, pace, accounting)
         if state.step % plan.steps_per_epoch == 0:
+            accounting.pause()
             judge(training)
+            accounting.judged()
             pace.save_now = state.early_stopped
             pace.save_now |= state.best_step == state.step or plan.checkpoint_every_steps is None
         wishes = pace.consult()
-        if wishes.save or wishes.stop or state.step == plan.total_steps:
+        if wishes.save or wishes.stop or state.step == training.last_step:
+            accounting.pause()
             training.save()
             pace.saved()
-        if wishes.stop and state.step < plan.total_steps and not state.early_stopped:
+        training.checkpoints.poll()
+        if wishes.account:
+            accounting.exchange()
+        if wishes.stop and state.step < training.last_step and not state.early_stopped:
+            accounting.steps_end()
+            training.settle()
             return "stopped"
+    accounting.steps_end()
+    training.settle()
     finish(training, pace)
     return "completed"
 
 
-def log(training: Training, part: torch.Tensor, pace: Pace) -> None:
+def log(training: Training, part: torch.Tensor, pace: Pace, accounting: Accounting) -> None:
     """Points of the training curves, progress, and the end of a training whose loss is no number any more."""
     state, plan = training.state, training.plan
-    with training.clock.phase("train"):
-        loss = float(training.ranks.sum(part.double()))
-    values = {"train/loss": loss, "train/learning_rate": learning_rate_at(state.step - 1, plan)}
+    training.meter.lap("loop")
+    loss = float(training.ranks.sum(part.double()))
+    training.meter.agreed()
+    values = {"train/loss": loss, "train/learning_rate": learning_rate_at(state.step - 1, plan, state.schedule)}
+    if (norm := training.gradient_norm) is not None:
+        # FSDP's is a DTensor, whose class takes 0.4 s to import.
+        values["train/gradient_norm"] = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
     speed = pace.images_per_second()
     training.reports.metric(state.step, training.epoch, values | {"throughput/images_per_second": speed})
+    accounting.alerts.training_loss(state.step, loss)
     if math.isfinite(loss):
         state.non_finite_losses = 0
     else:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from training_core import published
 from training_core.failure import Failed
+from training_core.manifest import Damaged, read_manifest
 from training_core.recipe import model_to_fetch
 from training_core.rundir import RunSpec
 from training_core.spec import JobSpec, ModelName
-from training_core.store import check_relative, open_store
+from training_core.store import open_store
 from training_core.wire import Reason
 
 if TYPE_CHECKING:
     from training_core.data.sources import Entry, Source
 
 LARGEST_FILE_BYTES = 2**30
-MANIFEST = "manifest.json"
 UNAVAILABLE_HINT = "give the path of a checkpoint below the store (jobs/…/step-…) or the URI of a safetensors file"
 
 
@@ -58,19 +57,15 @@ def read_about(run: RunSpec, path: str) -> dict[str, Any]:
     Raises `Failed(weights_unavailable)` when there is no checkpoint, and `Failed(checkpoint_invalid)`.
     """
     try:
-        content = open_store(run).read(f"{check_relative(path)}/{MANIFEST}")
-        about = json.loads(content)["about"]
-        if not isinstance(about, dict):
-            raise TypeError("about is no object")
+        return read_manifest(open_store(run), path).about
     except (FileNotFoundError, NotADirectoryError) as problem:
         raise Failed(
             Reason.WEIGHTS_UNAVAILABLE, f"model.weights: the store has no checkpoint {path}", UNAVAILABLE_HINT
         ) from problem
-    except (ValueError, KeyError, TypeError) as problem:
+    except Damaged as problem:
         raise Failed(
-            Reason.CHECKPOINT_INVALID, f"model.weights: the manifest of {path} is not valid", "name another checkpoint"
+            Reason.CHECKPOINT_INVALID, f"model.weights: {path} cannot be used: {problem}", "name another checkpoint"
         ) from problem
-    return about
 
 
 def find_file(run: RunSpec, uri: str) -> tuple[Source, Entry]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from training_core.account.accounting import Accounting
 from training_core.events import Progress
 from training_core.training import Training
 
@@ -17,13 +18,14 @@ PROGRESS_SECONDS = 1.0
 class Wishes:
     stop: bool
     save: bool
+    account: bool = False
 
 
 class Pace:
     """Speeds, and how often the ranks consult: rank 0 looks at the stop file and the clock, the others follow it."""
 
-    def __init__(self, training: Training) -> None:
-        self._training = training
+    def __init__(self, training: Training, accounting: Accounting) -> None:
+        self._training, self._accounting = training, accounting
         self._start_step = training.state.step
         self._started = self._saved_at = self._told_at = time.perf_counter()
         self._measured = (training.state.step, 0.0)
@@ -32,8 +34,7 @@ class Pace:
         self.save_now = False
 
     def _busy_seconds(self) -> float:
-        seconds = self._training.clock.seconds
-        return seconds["data"] + seconds["train"]
+        return self._training.clock.steps_seconds()
 
     def images_per_second(self) -> float:
         """Since the last call, without evaluations and checkpoints."""
@@ -58,18 +59,21 @@ class Pace:
         due = plan.checkpoint_every_steps is None and now - self._saved_at > LONG_EPOCH_CHECKPOINT_SECONDS
         seconds_per_step = (now - self._started) / (state.step - self._start_step)
         steps = min(500, max(1, int(CONSULT_SECONDS / seconds_per_step)))
-        stop, due_agreed, steps = self._training.ranks.from_first(
-            [int(self._training.run_dir.stop_requested()), int(due), steps]
-        )
+        wishes = [self._training.run_dir.stop_requested(), due, self._accounting.is_due]
+        self._training.meter.lap("loop")
+        steps, *agreed = self._training.ranks.from_first([steps, *map(int, wishes)])
+        stop, due, account = map(bool, agreed)
+        self._training.meter.agreed()
         self._next_consultation = state.step + steps
-        return Wishes(stop=bool(stop), save=save or bool(due_agreed))
+        self._accounting.tracer.look()
+        return Wishes(stop=stop, save=save or due, account=account)
 
     def saved(self) -> None:
         self._saved_at = time.perf_counter()
 
     def tell_progress(self, images_per_second: float) -> None:
-        state, plan, now = self._training.state, self._training.plan, time.perf_counter()
-        if now - self._told_at < PROGRESS_SECONDS and state.step < plan.total_steps:
+        state, now = self._training.state, time.perf_counter()
+        if now - self._told_at < PROGRESS_SECONDS and state.step < self._training.last_step:
             return
         self._told_at = now
         seconds_per_step = (now - self._started) / max(1, state.step - self._start_step)
@@ -77,8 +81,8 @@ class Pace:
             Progress(
                 step=state.step,
                 epoch=round(self._training.epoch, 6),
-                fraction=state.step / plan.total_steps,
+                fraction=state.step / self._training.last_step,
                 images_per_second=images_per_second,
-                eta_seconds=round(seconds_per_step * (plan.total_steps - state.step), 2),
+                eta_seconds=round(seconds_per_step * (self._training.last_step - state.step), 2),
             )
         )

@@ -7,15 +7,17 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from training_core import recipe
+from training_core.combinations import check_combination
 from training_core.data.augment.presets import Mixing
 from training_core.events import PlanChosen
 from training_core.failure import Failed
 from training_core.planner.compute_plan import ComputePlan
-from training_core.recipe import DataFacts
-from training_core.spec import Distillation, EarlyStopping, JobSpec, Resizing, Schedule
+from training_core.recipe import DataFacts, TrainingFacts
+from training_core.spec import Distillation, EarlyStopping, JobSpec, Optimizer, Resizing, Schedule
+from training_core.together import check_together
 from training_core.wire import Reason
 
-Value = TypeVar("Value", str, int, float)
+Value = TypeVar("Value")
 
 MOST_METRIC_POINTS = 2000
 
@@ -73,14 +75,26 @@ class Plan:
         return self.compute.ranks
 
     def on(self, compute: ComputePlan) -> Plan:
-        """The same training, computed so. Raises `Failed(unsupported)` for more ranks than images of a batch."""
+        """The same training, computed so.
+
+        Raises `Failed(unsupported)` for more ranks than images of a batch, and for what does not go together.
+        """
+        check_combination(compute, self.optimizer)
         if self.batch_size < compute.ranks:
             raise Failed(
                 Reason.UNSUPPORTED,
                 f"a batch of {self.batch_size} images cannot be shared by {compute.ranks} devices",
                 "raise training.batch_size or use fewer devices",
             )
-        return replace(self, compute=compute, reasons=self.reasons | compute.reasons)
+        plan = self.in_epochs(compute.epochs or self.epochs)
+        return replace(plan, compute=compute, reasons=plan.reasons | compute.reasons)
+
+    def in_epochs(self, epochs: int) -> Plan:
+        """The same training in fewer epochs or more, its warm-up in proportion."""
+        if epochs == self.epochs:
+            return self
+        warmup = round(self.warmup_steps * epochs / self.epochs)
+        return replace(self, epochs=epochs, warmup_steps=warmup, log_every=log_every(epochs * self.steps_per_epoch))
 
     def report(self) -> PlanChosen:
         compute = self.compute
@@ -101,6 +115,7 @@ class Plan:
             "training.batch_size": self.batch_size,
             "training.optimizer.name": self.optimizer,
             "training.optimizer.learning_rate": self.learning_rate,
+            "training.optimizer.learning_rate_test": self.learning_rate_test,
             "training.optimizer.weight_decay": self.weight_decay,
             "training.schedule.name": self.schedule,
             "training.schedule.warmup_epochs": round(self.warmup_steps / self.steps_per_epoch, 4),
@@ -123,27 +138,21 @@ class Plan:
 
 
 def choose_plan(spec: JobSpec, data: DataFacts, *, device: str, weights_model: str | None = None) -> Plan:
-    """Resolve `spec` but for its compute; `weights_model` is the network of the weights it names, where known."""
+    """Resolve `spec` but for its compute; `weights_model` is the network of the weights it names, where known.
+
+    Raises `Failed(unsupported)` for parts that exclude each other.
+    """
+    check_together(spec)
     training, wanted = spec.training, spec.training.optimizer
-    reasons = {"training.image_size": data.image_size_reason}
-    model = _pick(
-        reasons, "model.name", spec.model.name, *recipe.auto_model(spec, data.image_size, device, weights_model)
-    )
-    batch = _batch_size(reasons, training.batch_size, data.train_images)
-    epochs = _pick(reasons, "training.epochs", training.epochs, *recipe.auto_epochs(data))
-    optimizer = _pick(reasons, "training.optimizer.name", wanted.name, "adamw", "robust without tuning")
-    rate = _pick(
-        reasons,
-        "training.optimizer.learning_rate",
-        wanted.learning_rate,
-        *recipe.auto_learning_rate(optimizer, model, batch, spec.model),
-    )
-    steps_per_epoch = data.train_images // batch
-    warmup = _pick(
-        reasons,
-        "training.schedule.warmup_epochs",
-        training.schedule.warmup_epochs,
-        *recipe.auto_warmup(epochs * steps_per_epoch, steps_per_epoch),
+    picks = Picks({"training.image_size": data.image_size_reason})
+    model = picks("model.name", spec.model.name, recipe.auto_model(spec, data.image_size, device, weights_model))
+    batch = _batch_size(picks, training.batch_size, data.train_images)
+    epochs = picks("training.epochs", training.epochs, recipe.auto_epochs(data, model, spec.model))
+    facts = TrainingFacts(data, spec.model, model, batch, epochs)
+    optimizer = picks("training.optimizer.name", wanted.name, recipe.auto_optimizer(facts))
+    schedule = picks("training.schedule.name", training.schedule.name, recipe.auto_schedule(facts))
+    warmup = picks(
+        "training.schedule.warmup_epochs", training.schedule.warmup_epochs, recipe.auto_warmup(facts, schedule)
     )
     return Plan(
         model=model,
@@ -153,45 +162,75 @@ def choose_plan(spec: JobSpec, data: DataFacts, *, device: str, weights_model: s
         classes=data.classes,
         batch_size=batch,
         optimizer=optimizer,
-        learning_rate=rate,
-        learning_rate_test=wanted.learning_rate_test is True,
-        weight_decay=_pick(
-            reasons, "training.optimizer.weight_decay", wanted.weight_decay, *recipe.auto_weight_decay(optimizer)
+        learning_rate=picks(
+            "training.optimizer.learning_rate", wanted.learning_rate, recipe.auto_learning_rate(facts, optimizer)
+        ),
+        learning_rate_test=_rate_test(picks, wanted, facts, optimizer),
+        weight_decay=picks(
+            "training.optimizer.weight_decay", wanted.weight_decay, recipe.auto_weight_decay(facts, optimizer)
         ),
         weight_decay_by_layer=dict(wanted.weight_decay_by_layer),
         momentum=wanted.momentum,
         betas=wanted.betas,
-        gradient_clipping=None if training.gradient_clipping == "auto" else training.gradient_clipping,
-        schedule="cosine" if training.schedule.name == "auto" else training.schedule.name,
+        gradient_clipping=picks(
+            "training.gradient_clipping", training.gradient_clipping, recipe.auto_gradient_clipping(facts)
+        ),
+        schedule=schedule,
         schedule_options=training.schedule,
-        warmup_steps=round(warmup * steps_per_epoch),
-        augmentation=_pick(
-            reasons,
-            "training.augmentation.preset",
-            training.augmentation.preset,
-            *recipe.auto_augmentation(data, epochs, spec.model),
+        warmup_steps=round(warmup * facts.steps_per_epoch),
+        augmentation=picks(
+            "training.augmentation.preset", training.augmentation.preset, recipe.auto_augmentation(facts)
         ),
         mixing=Mixing(training.augmentation.mixup, training.augmentation.cutmix, training.seed, batch),
-        label_smoothing=0.0 if training.label_smoothing == "auto" else training.label_smoothing,
-        ema_decay=None if training.ema_decay == "auto" else training.ema_decay,
-        resizing=None if training.resizing == "auto" else training.resizing,
+        label_smoothing=picks("training.label_smoothing", training.label_smoothing, recipe.auto_label_smoothing(facts)),
+        ema_decay=picks("training.ema_decay", training.ema_decay, recipe.auto_ema_decay(facts)),
+        resizing=_resizing(picks, spec, facts),
         distillation=training.distillation,
         early_stopping=training.early_stopping,
         epochs=epochs,
-        steps_per_epoch=steps_per_epoch,
-        log_every=log_every(epochs * steps_per_epoch),
-        checkpoint_every_steps=_checkpoint_every(reasons, training.checkpoint_every_steps),
+        steps_per_epoch=facts.steps_per_epoch,
+        log_every=log_every(facts.total_steps),
+        checkpoint_every_steps=_checkpoint_every(picks.reasons, training.checkpoint_every_steps),
         keep_last_checkpoints=training.keep_last_checkpoints,
         seed=training.seed,
-        reasons=reasons,
+        reasons=picks.reasons,
     )
 
 
-def _batch_size(reasons: dict[str, str], wanted: int | str, train_images: int) -> int:
-    batch = _pick(reasons, "training.batch_size", wanted, *recipe.auto_batch(train_images))
+@dataclass(frozen=True)
+class Picks:
+    """Takes what the spec pins, or the automatic value, and notes the reason."""
+
+    reasons: dict[str, str]
+
+    def __call__(self, key: str, wanted: Value | str, automatic: tuple[Value, str]) -> Value:
+        if wanted == "auto":
+            value, self.reasons[key] = automatic
+            return value
+        self.reasons[key] = "as requested"
+        return wanted  # type: ignore[return-value]
+
+
+def _batch_size(picks: Picks, wanted: int | str, train_images: int) -> int:
+    key = "training.batch_size"
+    batch: int = picks(key, wanted, recipe.auto_batch(train_images))
     if batch > train_images:
-        batch, reasons["training.batch_size"] = train_images, "no more than the training images there are"
+        batch, picks.reasons[key] = train_images, "no more than the training images there are"
     return batch
+
+
+def _rate_test(picks: Picks, wanted: Optimizer, facts: TrainingFacts, optimizer: str) -> bool:
+    key = "training.optimizer.learning_rate_test"
+    if wanted.learning_rate != "auto":
+        picks.reasons[key] = "the rate is given"
+        return False
+    return picks(key, wanted.learning_rate_test, recipe.auto_learning_rate_test(facts, optimizer))
+
+
+def _resizing(picks: Picks, spec: JobSpec, facts: TrainingFacts) -> Resizing | None:
+    if spec.training.sampling.buckets == "shape" or spec.model.trainable == "head":
+        return None
+    return picks("training.resizing", spec.training.resizing, recipe.auto_resizing(facts))
 
 
 def log_every(total_steps: int) -> int:
@@ -200,15 +239,6 @@ def log_every(total_steps: int) -> int:
         if total_steps <= most_steps:
             return every
     return math.ceil(total_steps / MOST_METRIC_POINTS)
-
-
-def _pick(reasons: dict[str, str], key: str, wanted: Value | str, automatic: Value, reason: str) -> Value:
-    """What the spec pins, or the automatic value with its reason."""
-    if wanted == "auto":
-        reasons[key] = reason
-        return automatic
-    reasons[key] = "as requested"
-    return wanted  # type: ignore[return-value]
 
 
 def _checkpoint_every(reasons: dict[str, str], wanted: int | str) -> int | None:

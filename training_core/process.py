@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import NoReturn
 
 PARENT_PID = "TRAINYARD_PARENT_PID"
+# Torchrun starts the ranks of a run, and it is ours: they end with it.
+RANKS_PARENT_PID = "TRAINYARD_RANKS_PARENT_PID"
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36

@@ -17,9 +17,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -128,8 +129,8 @@ class RunDir:
 
     def write_outcome(self, outcome: Outcome) -> None:
         """The first outcome stays: a later one, from a rank that fell because another did, is dropped."""
-        if not self.outcome.exists():
-            write_atomically(self.outcome, outcome.model_dump_json().encode())
+        with suppress(FileExistsError), new_file(self.outcome, replace=False) as file:
+            file.write(outcome.model_dump_json().encode())
 
     def request_stop(self) -> None:
         self.stop.touch()
@@ -180,12 +181,28 @@ class EventsFile:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Readers see the old file or the new one, also after a power cut."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
+    with new_file(path) as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+
+
+@contextmanager
+def new_file(path: Path, *, replace: bool = True) -> Iterator[BinaryIO]:
+    """Write piece by piece; the file is there, whole and durable, when the block has ended, and not after an error.
+
+    Without `replace` raises `FileExistsError` when there is one by then.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if replace:
+            temporary.replace(path)
+        else:
+            path.hardlink_to(temporary)
+    finally:
+        temporary.unlink(missing_ok=True)
     directory = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(directory)

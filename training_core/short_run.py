@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -44,20 +45,18 @@ class Judged:
 
 
 def shortened(plan: Plan, *, steps: int, batch_size: int | None = None) -> Plan:
-    """The plan with its whole schedule, warm-up and decay, in `steps` steps."""
+    """The plan with its whole schedule, warm-up and decay, in `steps` steps at the full image size."""
     warmup = round(plan.warmup_steps * steps / plan.total_steps)
     size = batch_size or plan.batch_size
     mixing = replace(plan.mixing, batch_size=size)
-    return replace(plan, epochs=1, steps_per_epoch=steps, warmup_steps=warmup, batch_size=size, mixing=mixing)
+    return replace(
+        plan, epochs=1, steps_per_epoch=steps, warmup_steps=warmup, batch_size=size, mixing=mixing, resizing=None
+    )
 
 
-def train_and_judge(
-    materials: Materials, plan: Plan, run_dir: RunDir, device: torch.device, tick: Callable[[], None]
-) -> Judged:
-    """Train on the training rows of `materials` for the steps of the plan, then judge their validation rows.
-
-    Runs on this rank alone. `tick` is called before every step and may raise to end it.
-    """
+@contextmanager
+def short_training(materials: Materials, plan: Plan, run_dir: RunDir, device: torch.device) -> Iterator[Training]:
+    """A training of the network of `materials` on this rank alone, before its first step."""
     ranks = Ranks(0, 1, device)
     network = build_network(materials, plan, device)
     learner = make_learner(network, materials, plan, ranks)
@@ -81,14 +80,25 @@ def train_and_judge(
     )
     try:
         training.model.train()
+        yield training
+    finally:
+        training.feed.close()
+
+
+def train_and_judge(
+    materials: Materials, plan: Plan, run_dir: RunDir, device: torch.device, tick: Callable[[], None]
+) -> Judged:
+    """Train on the training rows of `materials` for the steps of the plan, then judge their validation rows.
+
+    `tick` is called before every step and may raise to end it.
+    """
+    with short_training(materials, plan, run_dir, device) as training:
         batches = training.feed.training(0)
         while training.state.step < plan.total_steps:
             tick()
             train_step(training, next(batches))
             training.state.step += 1
         return judge(training)
-    finally:
-        training.feed.close()
 
 
 def judge(training: Training) -> Judged:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
@@ -10,16 +13,37 @@ import fsspec
 
 from training_core.data.credentials import Credentials, read_all
 from training_core.failure import Failed
-from training_core.rundir import RunSpec, write_atomically
+from training_core.rundir import RunSpec, new_file, write_atomically
 from training_core.wire import Reason
 
 STORE_CREDENTIALS = "store"
+PART_BYTES = 16 * 2**20
+
+
+class Sink(Protocol):
+    """What a file is written into, piece by piece."""
+
+    def write(self, piece: bytes | memoryview, /) -> object: ...
 
 
 class Store(Protocol):
     """Paths are relative, with `/`. A written file is complete and durable, or it is not there."""
 
     def write(self, path: str, content: bytes) -> None: ...
+
+    def create(self, path: str) -> AbstractContextManager[Sink]:
+        """A file of any size, there when the block has ended without an error."""
+        ...
+
+    def exists(self, path: str) -> bool: ...
+
+    def folders(self, folder: str) -> list[str]:
+        """Paths of all folders below `folder` that hold files, sorted; empty when it does not exist."""
+        ...
+
+    def free_bytes(self) -> int | None:
+        """None where nobody knows."""
+        ...
 
     def read(self, path: str) -> bytes:
         """Raises `FileNotFoundError`."""
@@ -38,12 +62,17 @@ class Store(Protocol):
 
 
 def open_store(run: RunSpec) -> Store:
+    """That of a run. Raises what `store_at` raises."""
+    return store_at(run.store, run.credentials_file)
+
+
+def store_at(uri: str, credentials_file: Path | None) -> Store:
     """Raises `Failed(unsupported)` for any other scheme than `file://` and `s3://`."""
-    scheme, separator, path = run.store.partition("://")
+    scheme, separator, path = uri.partition("://")
     if scheme == "file" or not separator:
         return FolderStore(Path(path if separator else scheme))
     if scheme == "s3":
-        return ObjectStore(path, read_all(run.credentials_file).get(STORE_CREDENTIALS, Credentials(anonymous=True)))
+        return ObjectStore(path, read_all(credentials_file).get(STORE_CREDENTIALS, Credentials(anonymous=True)))
     raise Failed(Reason.UNSUPPORTED, f"a store of the kind {scheme}:// is not supported", "use file:// or s3://")
 
 
@@ -63,6 +92,22 @@ class FolderStore:
         target = self._root / check_relative(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(target, content)
+
+    def create(self, path: str) -> AbstractContextManager[Sink]:
+        target = self._root / check_relative(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return new_file(target)
+
+    def exists(self, path: str) -> bool:
+        return (self._root / check_relative(path)).exists()
+
+    def folders(self, folder: str) -> list[str]:
+        found = [Path(where) for where, _, files in os.walk(self._root / check_relative(folder)) if files]
+        return sorted(path.relative_to(self._root).as_posix() for path in found)
+
+    def free_bytes(self) -> int | None:
+        there = next(path for path in (self._root, *self._root.parents) if path.exists())
+        return shutil.disk_usage(there).free
 
     def read(self, path: str) -> bytes:
         return bytes(self._fs.cat_file(str(self._root / check_relative(path))))
@@ -86,6 +131,31 @@ class ObjectStore:
 
     def write(self, path: str, content: bytes) -> None:
         self._fs.pipe_file(self._key(path), content)
+
+    @contextmanager
+    def create(self, path: str) -> Iterator[Sink]:
+        """In parts of `PART_BYTES`; S3 shows the object when the last one is there, or never."""
+        file = self._fs.open(self._key(path), "wb", block_size=PART_BYTES, autocommit=False)
+        try:
+            yield file
+            file.close()
+        except BaseException:
+            file.discard()
+            file.closed = True  # or it would be flushed once more when it is collected
+            raise
+        file.commit()
+
+    def exists(self, path: str) -> bool:
+        self._fs.invalidate_cache()
+        return bool(self._fs.exists(self._key(path)))
+
+    def folders(self, folder: str) -> list[str]:
+        self._fs.invalidate_cache()
+        keys = self._fs.find(self._key(folder))
+        return sorted({key.removeprefix(f"{self._root}/").rpartition("/")[0] for key in keys})
+
+    def free_bytes(self) -> int | None:
+        return None
 
     def read(self, path: str) -> bytes:
         return bytes(self._fs.cat_file(self._key(path)))

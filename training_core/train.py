@@ -10,17 +10,21 @@ import argparse
 import os
 import sys
 import time
+import traceback
 from pathlib import Path
 
+from training_core.failure import outcome_of
 from training_core.launch import prepare_apart
 from training_core.planning import plan_compute
-from training_core.process import leave, share_cores
+from training_core.process import RANKS_PARENT_PID, end_with_parent, leave, share_cores
 from training_core.rundir import RunDir
 
 LOOK_SECONDS = 0.05
 
 
 def main() -> int:
+    planned = RANKS_PARENT_PID in os.environ  # by whoever started torchrun for this run
+    end_with_parent(RANKS_PARENT_PID)
     share_cores()
     parser = argparse.ArgumentParser(prog="python -m training_core.train", description=__doc__)
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="a folder with spec.json")
@@ -33,13 +37,26 @@ def main() -> int:
         code = prepare_apart(run_dir) if first else wait_for(run_dir.prepared, run_dir)
         if not run_dir.prepared.exists():
             return code
-    if first:
-        plan_compute(run_dir, fixed_ranks=int(os.environ.get("WORLD_SIZE", "1")))
+    if first and not planned:
+        code = plan_for_ranks(run_dir, int(os.environ.get("WORLD_SIZE", "1")))
     else:
-        wait_for(run_dir.plan, run_dir)
+        code = wait_for(run_dir.plan, run_dir)
+    if not run_dir.plan.exists():
+        return code
     from training_core.attempt import Attempt  # noqa: PLC0415  torch costs seconds; a bad dataset needs none
 
     return Attempt(run_dir).run()
+
+
+def plan_for_ranks(run_dir: RunDir, ranks: int) -> int:
+    """1 without a plan, and then with an outcome that says why."""
+    try:
+        plan_compute(run_dir, fixed_ranks=ranks)
+    except Exception as error:  # noqa: BLE001  whatever it is, the run says how it ended
+        traceback.print_exception(error)
+        run_dir.write_outcome(outcome_of(error, phase="preparing", step=0, rank=None))
+        return 1
+    return 0
 
 
 def wait_for(path: Path, run_dir: RunDir) -> int:

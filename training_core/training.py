@@ -7,17 +7,22 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from training_core.account.meter import Meter
 from training_core.clock import PhaseClock
 from training_core.data.feed import Feed
 from training_core.data.load import Normalise
 from training_core.distributed import Ranks
+from training_core.ema import Ema
+from training_core.exchange import Exchange
 from training_core.features import FeatureFeed, ToDevice
-from training_core.keeping import Checkpoints
+from training_core.keeping import Checkpoints, Live
 from training_core.learner import Materials
 from training_core.objective import Objective
 from training_core.plan import Plan
+from training_core.precision import Stopwatch
 from training_core.reports import Reports
 from training_core.rundir import RunDir
+from training_core.schedule import last_step
 from training_core.state import TrainState
 from training_core.tensors import Tensors
 
@@ -27,7 +32,9 @@ class Training:
     """All that a training works with.
 
     `network` is complete and what a checkpoint holds. `model` is what learns: the network, or its last layer.
-    `parallel` is `model` wrapped for the ranks, or `model` itself.
+    `gradient_norm` is that of the last step before clipping, where gradients are clipped.
+    `parallel` is `model` wrapped for the ranks, or `model` itself. With `ema` the network has the weights that learn,
+    and their average is what is judged, kept as the best and exported.
     """
 
     run_dir: RunDir
@@ -47,13 +54,40 @@ class Training:
     clock: PhaseClock
     state: TrainState = field(default_factory=TrainState)
     best_weights: Tensors | None = None
+    ema: Ema | None = None
+    gradient_norm: torch.Tensor | None = None
+    meter: Meter = field(init=False)
+    exchange: Exchange = field(init=False)
+    stopwatch: Stopwatch = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.meter = Meter(self.clock, self.ranks.device, self.ranks.world_size)
+        self.exchange = Exchange(self.parallel)
+        self.stopwatch = Stopwatch(self.ranks.device)
 
     @property
     def epoch(self) -> float:
         """Epochs done, with the fraction of the one that is under way."""
         return self.state.step / self.plan.steps_per_epoch
 
+    @property
+    def last_step(self) -> int:
+        """Where the training ends: with the plan, or with the decay that early stopping brought forward."""
+        return last_step(self.plan, self.state.schedule)
+
+    def judged_weights(self) -> Tensors:
+        """The complete network as it is judged, not copied."""
+        return self.ema.tensors() if self.ema is not None else self.network.state_dict()
+
     def save(self) -> None:
         with self.clock.phase("checkpoint"):
-            if self.ranks.first:
-                self.checkpoints.save(self.network, self.optimizer, self.scaler, self.state, self.epoch)
+            if self.ranks.first or self.plan.compute.strategy == "fsdp":
+                raw = self.network.state_dict() if self.ema is not None else None
+                live = Live(self.judged_weights(), raw, self.optimizer, self.scaler)
+                self.checkpoints.save(live, self.state, self.epoch)
+        self.exchange.forget()
+
+    def settle(self) -> None:
+        """Wait until the last checkpoint is there, and tell of it. Raises what kept it from being written."""
+        with self.clock.phase("checkpoint"):
+            self.checkpoints.settle()

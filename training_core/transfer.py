@@ -14,6 +14,7 @@ from torch import nn
 from training_core import checkpoint, published
 from training_core.data.meta import read_meta
 from training_core.failure import Failed
+from training_core.manifest import Damaged
 from training_core.models import first_convolution, head, make_model
 from training_core.origin import UNAVAILABLE_HINT, is_uri, model_of, read_file
 from training_core.recipe import auto_model, model_to_fetch
@@ -97,7 +98,7 @@ def _read_checkpoint(run: RunSpec, path: str) -> Origin:
         raise Failed(
             Reason.WEIGHTS_UNAVAILABLE, f"model.weights: the store has no checkpoint {path}", UNAVAILABLE_HINT
         ) from problem
-    except checkpoint.Damaged as problem:
+    except Damaged as problem:
         raise Failed(
             Reason.CHECKPOINT_INVALID,
             f"model.weights: {path} cannot be used: {problem}",

@@ -90,7 +90,12 @@ class Ticket(Message):
 
 
 class Heartbeat(Message):
-    """A worker's sign of life. `beat` counts up; the janitor watches it change and compares no clocks."""
+    """A worker's sign of life. `beat` counts up; the janitor watches it change and compares no clocks.
+
+    What a newer worker says beyond this is passed over: it is alive all the same.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     worker: str
     incarnation: str

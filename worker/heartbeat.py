@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import threading
+import time
 from typing import cast
 
 from redis.exceptions import RedisError
 
+from training_core.planner.facts import memory_bytes
 from training_core.wire import HEARTBEAT_SECONDS, WISHES_HASH, WORKERS_HASH, Heartbeat, Wish
 from worker.host import Host
 from worker.outcome import Cause
 from worker.slots import allowed_cores
 
 VERSION = "0.1.0"
-CAUSES = {Wish.STOP.value.encode(): Cause.CANCELLED, Wish.ABANDON.value.encode(): Cause.ABANDONED}
+LISTEN_SECONDS = 0.2
+CAUSES = {
+    Wish.STOP.value.encode(): Cause.CANCELLED,
+    Wish.PAUSE.value.encode(): Cause.PAUSED,
+    Wish.ABANDON.value.encode(): Cause.ABANDONED,
+}
+PROFILE = Wish.PROFILE.value.encode()
 
 log = logging.getLogger("trainyard.worker")
 
@@ -43,22 +50,31 @@ class Heart:
             log.warning("Redis: %s; the book will notice the silence", type(error).__name__)
 
     def _run(self) -> None:
-        while not self._stop.wait(HEARTBEAT_SECONDS if self._beat else 0):
+        beat_at = time.monotonic()
+        while not self._stop.wait(LISTEN_SECONDS if self._beat else 0):
             try:
-                self.beat()
+                if time.monotonic() >= beat_at:
+                    beat_at = time.monotonic() + HEARTBEAT_SECONDS
+                    self.beat()
+                self.listen()
             except RedisError as error:
                 log.warning("Redis: %s; no heartbeat", type(error).__name__)
+                self._stop.wait(HEARTBEAT_SECONDS)
 
     def beat(self) -> None:
-        """One sign of life, and one look at the wishes."""
+        """One sign of life."""
         self._beat += 1
-        runs = self._host.current()
-        attempts = [run.ticket.attempt_id for run in runs]
+        attempts = [run.ticket.attempt_id for run in self._host.current()]
         self._redis.hset(WORKERS_HASH, self._host.settings.worker_name, self._message(attempts))
+
+    def listen(self) -> None:
+        """One look at the wishes: more often than the heart beats, since somebody waits for what he wished."""
+        runs = self._host.current()
         if not runs:
             return
-        wishes = self._redis.hmget(WISHES_HASH, attempts)
+        wishes = self._redis.hmget(WISHES_HASH, [run.ticket.attempt_id for run in runs])
         for run, wish in zip(runs, wishes, strict=True):
+            run.profile(wanted=wish == PROFILE)
             if (cause := CAUSES.get(cast("bytes", wish))) is not None:
                 run.stop(cause)
 
@@ -73,7 +89,9 @@ class Heart:
             device_name=host.devices.name,
             slots=host.devices.slots,
             cores=allowed_cores(),
-            memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+            memory_bytes=memory_bytes(),
+            device_memory_bytes=host.devices.memory_bytes,
+            cpu_features=host.cpu_features,
             draining=host.draining,
             attempts=attempts,
             version=VERSION,

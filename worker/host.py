@@ -10,8 +10,10 @@ from uuid import uuid4
 
 import redis
 
+from training_core.planner.facts import cpu_features
 from training_core.rundir import RunDir
 from training_core.wire import Ticket
+from worker.cgroup import Cgroups
 from worker.journal import Journal
 from worker.launcher import Launcher
 from worker.outcome import Cause
@@ -27,13 +29,24 @@ class Run:
     ticket: Ticket
     run_dir: RunDir
     cause: Cause | None = None
+    _profiled: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def stop(self, cause: Cause) -> None:
-        """The first cause stays, but nothing overrules that the book has given the attempt up."""
+        """The first cause stays, but who cancels what is about to pause gets it cancelled.
+
+        Nothing overrules that the book has given the attempt up.
+        """
         with self._lock:
-            if self.cause is None or cause is Cause.ABANDONED:
+            cancels = self.cause is Cause.PAUSED and cause is Cause.CANCELLED
+            if self.cause is None or cancels or cause is Cause.ABANDONED:
                 self.cause = cause
+
+    def profile(self, *, wanted: bool) -> None:
+        """Ask for a trace once, however often the wish is repeated; the next wish begins when this one has gone."""
+        if wanted and not self._profiled:
+            self.run_dir.request_profile()
+        self._profiled = wanted
 
 
 class Host:
@@ -43,6 +56,7 @@ class Host:
         self.settings, self.program = settings, program
         self.incarnation = uuid4().hex
         self.devices = find_devices(settings)
+        self.cpu_features = cpu_features()
         self.slots = Slots(self.devices.slots)
         self.threads = max(1, allowed_cores() // self.devices.slots)
         self.runs = settings.work_dir / "runs"
@@ -51,6 +65,7 @@ class Host:
         self.redis = redis.Redis.from_url(
             settings.redis_url.get_secret_value(), socket_timeout=5, socket_connect_timeout=2
         )
+        self.cgroups = Cgroups(settings.attempt_memory_bytes)
         self.journal = Journal(self.redis, self.runs)
         self.launcher = Launcher(settings) if settings.warm_launcher else None
         self.draining = False

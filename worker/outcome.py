@@ -22,7 +22,9 @@ class Cause(StrEnum):
     """Why the worker itself ended a run, if it did."""
 
     CANCELLED = "cancelled"
+    PAUSED = "paused"
     TIME_LIMIT = "time_limit"
+    BUDGET = "budget"
     SHUTDOWN = "shutdown"
     STALLED = "stalled"
     ABANDONED = "abandoned"
@@ -30,26 +32,40 @@ class Cause(StrEnum):
 
 CAUSE_REASONS = {
     Cause.CANCELLED: Reason.CANCELLED_BY_CLIENT,
+    Cause.PAUSED: Reason.PAUSED_BY_CLIENT,
     Cause.TIME_LIMIT: Reason.TIME_LIMIT,
+    Cause.BUDGET: Reason.BUDGET_EXHAUSTED,
     Cause.SHUTDOWN: Reason.WORKER_SHUTDOWN,
     Cause.STALLED: Reason.STALLED,
 }
 CAUSE_MESSAGES = {
-    Cause.TIME_LIMIT: "The job reached compute.max_hours; its last checkpoint is kept",
+    Cause.TIME_LIMIT: "The job reached compute.max_hours",
+    Cause.BUDGET: "The job has used up its budget",
     Cause.STALLED: "The run gave no sign of life for too long and was ended",
     Cause.SHUTDOWN: "The worker is shutting down",
+}
+CAUSE_HINTS = {
+    Cause.TIME_LIMIT: "raise compute.max_hours",
+    Cause.BUDGET: "raise budget.max_cost or budget.max_device_hours",
 }
 
 _NAMES = {"preparing": "preparation", "running": "training"}
 
 
 def settle(
-    exit_code: int | None, outcome: Outcome | None, cause: Cause | None, *, phase: str, out_of_memory: bool, log: Path
+    exit_code: int | None,
+    outcome: Outcome | None,
+    cause: Cause | None,
+    *,
+    phase: str,
+    out_of_memory: bool,
+    log: Path,
+    checkpoint: str | None = None,
 ) -> Finished | None:
     """The attempt's last report; None when the book has given the attempt up and wants to hear nothing.
 
     `phase` is that of the process that ended; a run that left an outcome knows better. No process ran without
-    `exit_code`.
+    `exit_code`. `checkpoint` is the last one that it wrote.
     """
     match outcome, cause:
         case _, Cause.ABANDONED:
@@ -57,8 +73,8 @@ def settle(
         case Outcome(result="completed"), _:
             return Finished(reason=outcome.reason or Reason.COMPLETED, phase=outcome.phase, exit_code=exit_code)
         case Outcome(result="stopped"), Cause():
-            message = CAUSE_MESSAGES.get(cause)
-            return Finished(reason=CAUSE_REASONS[cause], phase=outcome.phase, message=message, exit_code=exit_code)
+            told = {"message": CAUSE_MESSAGES.get(cause), "hint": _hint(cause, checkpoint)}
+            return Finished(reason=CAUSE_REASONS[cause], phase=outcome.phase, exit_code=exit_code, **told)
         case Outcome(result="failed"), _:
             told = {name: getattr(outcome, name) for name in ("phase", "message", "hint", "rank")}
             reason = outcome.reason or Reason.TRAINING_ERROR
@@ -72,7 +88,18 @@ def settle(
                 Reason.PROCESS_DIED,
                 f"The {_NAMES[phase]} process ended without a word ({_ending(exit_code)})",
             )
-    return Finished(reason=reason, phase=phase, message=message, exit_code=exit_code, log_excerpt=excerpt(log))
+    hint = _hint(cause, checkpoint) if cause is not None else None
+    told = {"message": message, "hint": hint, "log_excerpt": excerpt(log)}
+    return Finished(reason=reason, phase=phase, exit_code=exit_code, **told)
+
+
+def _hint(cause: Cause, checkpoint: str | None) -> str | None:
+    """How to go on from where a limit ended the run."""
+    if cause not in CAUSE_HINTS:
+        return None
+    if checkpoint is None:
+        return f"{CAUSE_HINTS[cause]}; there is no checkpoint yet"
+    return f"{CAUSE_HINTS[cause]}; the last checkpoint is {checkpoint} (model.weights of a new job starts from it)"
 
 
 def _ending(exit_code: int | None) -> str:

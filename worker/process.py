@@ -9,6 +9,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import psutil  # type: ignore[import-untyped]
 
 from training_core.orders import Stage
 from training_core.process import PARENT_PID
@@ -16,6 +19,9 @@ from training_core.rundir import RunDir
 
 LAUNCH = (sys.executable, "-m", "training_core.launch")
 REAP_SECONDS = 5.0
+YOUNG_SECONDS = 1.0
+
+AWAITED: set[int] = set()  # children whose exit codes somebody is going to take
 
 # What a training may know of this host. Whatever is not here, such as the broker's URL, it does not get.
 ALLOWED_ENVIRONMENT = (
@@ -31,6 +37,7 @@ class Process:
     def __init__(self, pid: int, reap: Callable[[], int] | None = None) -> None:
         """`reap` takes the exit code of a process that has ended; without it the kernel is asked."""
         self.pid = pid
+        AWAITED.add(pid)
         self._reap = reap or self._ask_kernel
         self._descriptor = os.pidfd_open(pid)
 
@@ -41,6 +48,7 @@ class Process:
         if not poll.poll(seconds * 1000):
             return None
         exit_code = self._reap()
+        AWAITED.discard(self.pid)
         os.close(self._descriptor)
         self._clear()
         return exit_code
@@ -81,6 +89,19 @@ def reap_group(group: int) -> None:
             return
         if pid == 0:
             time.sleep(0.005)
+
+
+def bury_orphans() -> None:
+    """Take the exit codes of those that became our children when their parents ended: nobody else waits for them.
+
+    They led sessions of their own, as torchrun's ranks do, or `reap_group` would have found them.
+    """
+    for child in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess, ChildProcessError):
+            # A child this young may be one of ours that another thread has only just begun.
+            old = time.time() - child.create_time() > YOUNG_SECONDS
+            if old and child.pid not in AWAITED and child.status() == psutil.STATUS_ZOMBIE:
+                os.waitpid(child.pid, os.WNOHANG)
 
 
 def environment(*, device: str, slots: Sequence[int], threads: int) -> dict[str, str]:

@@ -8,19 +8,21 @@ from __future__ import annotations
 import errno
 import logging
 import signal
+import time
 from collections.abc import Sequence
 
-from training_core.events import Claimed, Finished
+from training_core.events import CheckpointSaved, Claimed, Finished, decode
 from training_core.orders import Stage
-from training_core.rundir import EventsFile, RunDir, RunSpec, write_atomically
+from training_core.rundir import EventsFile, RunDir, RunSpec, complete_lines, write_atomically
 from training_core.wire import Reason, Ticket
 from worker import outcome
 from worker.host import Host, Run
 from worker.journal import TICKET_FILE
-from worker.process import environment, launch
+from worker.process import Process, bury_orphans, environment, launch
 from worker.stopper import Stopper
 
 LOOK_SECONDS = 0.2
+CHECKPOINT_SAVED = b'"checkpoint_saved"'
 
 log = logging.getLogger("trainyard.worker")
 
@@ -70,7 +72,10 @@ def carry_out(host: Host, run: Run) -> Finished | None:
         with host.slots.hold(run.ticket.devices, seconds, lambda: run.cause is not None) as slots:
             if slots is None:
                 return no_slot(run, seconds)
-            return run_stage(host, run, "train", slots, stopper)
+            stopper.slots_held()
+            began = time.monotonic()
+            report = run_stage(host, run, "train", slots, stopper)
+            return report and report.model_copy(update={"held_seconds": time.monotonic() - began})
     except OSError as error:
         return Finished(reason=_cannot_start(error), phase="preparing", message=str(error))
 
@@ -96,6 +101,7 @@ def write_spec(host: Host, run: Run) -> None:
             credentials_file=settings.credentials_file,
             resume_from=ticket.resume_from,
             loader=settings.loader,
+            train_seconds=ticket.train_seconds,
         )
     )
 
@@ -104,10 +110,12 @@ def run_stage(host: Host, run: Run, stage: Stage, slots: Sequence[int], stopper:
     """Run one stage to its end, which is brought about when it has to end; the report, should it be the last."""
     kills = outcome.oom_kills()
     variables = environment(device=run.ticket.device, slots=slots, threads=host.threads)
-    process = host.launcher and host.launcher.launch(run.run_dir, stage, variables)
-    process = process or launch(run.run_dir, stage, variables, host.program)
-    while (exit_code := process.wait(LOOK_SECONDS)) is None:
-        stopper.look(process)
+    with host.cgroups.of(run.ticket.attempt_id) as group:
+        process = start(host, run, stage, variables)
+        group.take(process.pid)
+        while (exit_code := process.wait(LOOK_SECONDS)) is None:
+            stopper.look(process)
+    bury_orphans()
     return outcome.settle(
         exit_code,
         run.run_dir.read_outcome(),
@@ -115,7 +123,21 @@ def run_stage(host: Host, run: Run, stage: Stage, slots: Sequence[int], stopper:
         phase="preparing" if stage == "prepare" else "running",
         out_of_memory=exit_code == -signal.SIGKILL and outcome.oom_kills() > kills,
         log=run.run_dir.log,
+        checkpoint=last_checkpoint(run.run_dir) or run.ticket.resume_from,
     )
+
+
+def start(host: Host, run: Run, stage: Stage, variables: dict[str, str]) -> Process:
+    """By the warm launcher, or cold: without one, or where the job wants its ranks from torchrun itself."""
+    torchrun = stage == "train" and run.ticket.spec.compute.start == "torchrun"
+    warm = None if host.launcher is None or torchrun else host.launcher.launch(run.run_dir, stage, variables)
+    return warm or launch(run.run_dir, stage, variables, host.program)
+
+
+def last_checkpoint(run_dir: RunDir) -> str | None:
+    """The path of the newest one that the run reported."""
+    reports = (decode(line) for line, _ in complete_lines(run_dir.events, 0) if CHECKPOINT_SAVED in line)
+    return max((one.path for one in reports if isinstance(one, CheckpointSaved)), default=None)
 
 
 def no_slot(run: Run, seconds: float) -> Finished | None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from training_core.planner.facts import cpu_name
 from worker.settings import Settings
 
 LOOK_SECONDS = 0.1
@@ -19,27 +20,38 @@ LOOK_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Devices:
+    """`memory_bytes` is what one GPU has; 0 without GPUs."""
+
     kind: str
     name: str
     slots: int
+    memory_bytes: int = 0
 
 
 def find_devices(settings: Settings) -> Devices:
     """The host's GPUs by `nvidia-smi`, or its cores; raises `ValueError` when asked for GPUs that are not there."""
-    gpus = [] if settings.device == "cpu" else _gpu_names()
+    gpus = [] if settings.device == "cpu" else _gpus()
     if gpus:
-        return Devices("cuda", gpus[0], settings.slots or len(gpus))
+        name, memory_bytes = gpus[0]
+        return Devices("cuda", name, settings.slots or len(gpus), memory_bytes)
     if settings.device == "cuda":
         raise ValueError("TRAINYARD_DEVICE is cuda, but nvidia-smi lists no GPU on this host")
-    return Devices("cpu", platform.processor() or platform.machine(), settings.slots or 1)
+    return Devices("cpu", cpu_name() or platform.machine(), settings.slots or 1)
 
 
-def _gpu_names() -> list[str]:
+def _gpus() -> list[tuple[str, int]]:
+    """Name and bytes of memory of each."""
     if shutil.which("nvidia-smi") is None:
         return []
-    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
     done = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
-    return done.stdout.split("\n")[:-1] if done.returncode == 0 else []
+    return parse_gpus(done.stdout) if done.returncode == 0 else []
+
+
+def parse_gpus(table: str) -> list[tuple[str, int]]:
+    """Lines of a name and MiB (`NVIDIA H100 80GB HBM3, 81559`); memory that nvidia-smi does not tell counts as 0."""
+    rows = [line.rpartition(",") for line in table.splitlines() if "," in line]
+    return [(name.strip(), int(size) * 2**20 if size.strip().isdigit() else 0) for name, _, size in rows]
 
 
 def allowed_cores() -> int:

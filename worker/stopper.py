@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 
+from training_core.wire import Reason
 from worker.host import Run
 from worker.outcome import Cause
 from worker.process import Process
@@ -16,10 +17,23 @@ class Stopper:
 
     def __init__(self, settings: Settings, run: Run) -> None:
         self._settings, self._run = settings, run
-        self._began = self._heard_at = time.monotonic()
+        self._heard_at = time.monotonic()
+        self._limit, self._limit_at = Cause.TIME_LIMIT, self._heard_at + self._longest_seconds
         self._heard: tuple[int, int] = (0, 0)
         self._asked_at: float | None = None
         self._terminated: int | None = None
+
+    @property
+    def _longest_seconds(self) -> float:
+        return self._run.ticket.spec.compute.max_hours * 3600
+
+    def slots_held(self) -> None:
+        """From now on it is the devices whose time counts, and no longer that of the preparation."""
+        ticket = self._run.ticket
+        seconds = self._longest_seconds if ticket.train_seconds is None else ticket.train_seconds
+        self._limit_at = time.monotonic() + seconds
+        if ticket.ends_because is Reason.BUDGET_EXHAUSTED:
+            self._limit = Cause.BUDGET
 
     def look(self, process: Process) -> None:
         """Notice limits, then press one step harder where the time for it has come."""
@@ -45,7 +59,7 @@ class Stopper:
         state = self._run.run_dir.events.stat()
         if (state.st_size, state.st_mtime_ns) != self._heard:
             self._heard, self._heard_at = (state.st_size, state.st_mtime_ns), now
-        if now - self._began > self._run.ticket.spec.compute.max_hours * 3600:
-            self._run.stop(Cause.TIME_LIMIT)
+        if now > self._limit_at:
+            self._run.stop(self._limit)
         elif now - self._heard_at > self._settings.stall_seconds:
             self._run.stop(Cause.STALLED)

@@ -1,40 +1,42 @@
-"""The only writer of statuses. Every function takes the caller's session, locks the job's row first, and never commits.
+"""The way of a job up to its running; `endings.py` has the ways on. Together they are the only writers of statuses.
 
-Writes that come from an attempt are guarded by its number: once a newer attempt exists, or the trial has ended,
-`StaleAttempt` is raised and nothing is written. Each change is an event, numbered in the same transaction.
+Every function takes the caller's session, locks the job's row first (`locks.py`), and never commits. Each change is an
+event, numbered in the same transaction.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import func, select, update
+from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from api.book import queries
 from api.book import status as states
+from api.book.costs import Lent
 from api.book.events import QUEUE_CHANNEL, record_event, ring, touch
 from api.book.ids import new_id
-from api.book.models import Attempt, Job, JsonObject, Trial, Worker
-from api.book.status import HELD, REASONS, TERMINAL, Status
+from api.book.locks import current, now
+from api.book.models import Attempt, Job, Trial, Worker
+from api.book.status import REASONS, Status
 from training_core.spec import SPEC_VERSION, JobSpec, Work
 from training_core.wire import Reason
-
-
-class StaleAttempt(Exception):
-    """The attempt is not the trial's current one any more; what it says changes nothing."""
-
-    def __init__(self, attempt: Attempt) -> None:
-        super().__init__(f"attempt {attempt.number} of {attempt.job_id} is no longer current")
 
 
 class InvalidTransition(Exception):
     """The job's status does not allow the action; `allowed` names what it does."""
 
     def __init__(self, job: Job, action: str) -> None:
-        self.allowed = states.actions(Status(job.status))
+        self.allowed = actions_of(job)
         what = "job" if job.work == "train" else "dataset check"
-        super().__init__(f"a {what} that is {job.status} cannot be asked to {action}")
+        where = "being cancelled" if job.cancel_requested_at is not None else job.status
+        super().__init__(f"a {what} that is {where} cannot be asked to {action}")
+
+
+def actions_of(job: Job) -> list[str]:
+    """What its client may ask of it now."""
+    wishes = {"cancelling": job.cancel_requested_at is not None, "pausing": job.pause_requested_at is not None}
+    return states.actions(Status(job.status), job.work, **wishes)
 
 
 def submit(session: Session, project_id: str, spec: JobSpec, work: Work = "train") -> Job:
@@ -50,6 +52,7 @@ def submit(session: Session, project_id: str, spec: JobSpec, work: Work = "train
         priority=spec.priority,
         labels=dict(spec.labels),
         client_metadata=dict(spec.metadata),
+        dataset_key=queries.dataset_key(spec),
         status=Status.QUEUED,
         reason=Reason.SUBMITTED,
         version=1,
@@ -65,38 +68,7 @@ def submit(session: Session, project_id: str, spec: JobSpec, work: Work = "train
     return job
 
 
-def request_cancel(session: Session, job_id: str) -> Job:
-    """Note the wish to cancel; a job that holds no slot ends at once. Asking twice changes nothing.
-
-    Raises `InvalidTransition` when the job has succeeded or failed.
-    """
-    job = lock_job(session, job_id)
-    if job.status in TERMINAL:
-        if job.status == Status.CANCELLED:
-            return job
-        raise InvalidTransition(job, "cancel")
-    if job.cancel_requested_at is None:
-        job.cancel_requested_at = _now(session)
-        job.status_detail = _what_a_cancel_waits_for(job)
-        if job.status == Status.QUEUED:
-            trial = _trial(session, job.id, 0)
-            _end(session, job, trial, Reason.CANCELLED_BY_CLIENT, "Cancelled while queued")
-        ring(session, QUEUE_CHANNEL, job.id)
-    touch(session, job)
-    return job
-
-
-def _what_a_cancel_waits_for(job: Job) -> str | None:
-    match job.status:
-        case Status.RUNNING:
-            return "Cancelling: the training writes a checkpoint first"
-        case Status.PREPARING:
-            return "Cancelling: the preparation of the data is being stopped"
-        case _:
-            return None
-
-
-def book_attempt(session: Session, job: Job, trial: Trial, worker: Worker, *, device: str, devices: int) -> Attempt:
+def book_attempt(session: Session, job: Job, trial: Trial, worker: Worker, lent: Lent) -> Attempt:
     """Give a queued trial (row locked by the caller) its next attempt on `worker`, from the newest checkpoint."""
     moved = session.execute(
         update(Trial)
@@ -114,15 +86,18 @@ def book_attempt(session: Session, job: Job, trial: Trial, worker: Worker, *, de
         number=trial.attempt,
         worker=worker.name,
         incarnation=worker.incarnation,
-        device=device,
-        devices=devices,
+        device=lent.device,
+        devices=lent.devices,
+        profile=lent.profile,
+        price_per_hour=lent.price_per_hour,
+        currency=lent.currency,
         resume_from=queries.newest_checkpoint(session, job.id, trial.number),
         last_seq=0,
         made_progress=False,
     )
     session.add(attempt)
     _move(session, job, Reason.DISPATCHED)
-    job.dispatched_at = job.dispatched_at or _now(session)
+    job.dispatched_at = job.dispatched_at or now(session)
     job.status_detail = f"Waiting for worker {worker.name} to take attempt {attempt.number}"
     session.flush()
     return attempt
@@ -130,10 +105,10 @@ def book_attempt(session: Session, job: Job, trial: Trial, worker: Worker, *, de
 
 def claim(session: Session, attempt: Attempt) -> None:
     """The host took the attempt and now prepares the data."""
-    job, _ = _current(session, attempt)
+    job, _ = current(session, attempt)
     if attempt.claimed_at is not None:
         return
-    attempt.claimed_at = _now(session)
+    attempt.claimed_at = now(session)
     job.status_detail = None
     detail = {"attempt": attempt.number, "worker": attempt.worker, "resume_from": attempt.resume_from}
     record_event(session, job, "job.preparing", f"Attempt {attempt.number} prepares on {attempt.worker}", detail)
@@ -141,17 +116,24 @@ def claim(session: Session, attempt: Attempt) -> None:
 
 def data_ready(session: Session, attempt: Attempt, at: datetime) -> None:
     """The data of the attempt is prepared: from now on it holds its devices, or waits for them on its host."""
-    job, _ = _current(session, attempt)
+    job, _ = current(session, attempt)
     attempt.data_ready_at = attempt.data_ready_at or at
     job.data_ready_at = job.data_ready_at or at
-    if attempt.devices and job.cancel_requested_at is None:
+    if attempt.devices and not _ends_soon(job):
         job.status_detail = f"The data is ready; the training begins when worker {attempt.worker} has a free slot"
+
+
+def use_devices(attempt: Attempt, at: datetime) -> None:
+    """The training of the attempt has begun to report: from now on its devices cost."""
+    if attempt.devices and attempt.started_at is None:
+        attempt.started_at = at
 
 
 def start(session: Session, attempt: Attempt, resumed_from_step: int, at: datetime) -> None:
     """preparing -> running: the ranks are up since `at`, by the clock of their host like all phases of an attempt."""
-    job, trial = _current(session, attempt)
-    job.status_detail = job.status_detail if job.cancel_requested_at is not None else None
+    job, trial = current(session, attempt)
+    use_devices(attempt, at)
+    job.status_detail = job.status_detail if _ends_soon(job) else None
     trial.status, trial.reason = Status.RUNNING, Reason.TRAINING
     _move(session, job, Reason.TRAINING)
     job.processes_up_at = job.processes_up_at or at
@@ -160,93 +142,11 @@ def start(session: Session, attempt: Attempt, resumed_from_step: int, at: dateti
     record_event(session, job, "job.started", message, detail)
 
 
-def finish(session: Session, attempt: Attempt, reason: Reason, error: JsonObject, losses_limit: int) -> None:
-    """The worker's one outcome of the attempt: ends the job, or queues it again, as `REASONS` says."""
-    job, trial = _current(session, attempt)
-    attempt.reason, attempt.finished_at = reason, _now(session)
-    _settle(session, job, trial, attempt, error=error, losses_limit=losses_limit)
-
-
-def lose(session: Session, attempt: Attempt, message: str, losses_limit: int) -> None:
-    """The attempt's worker is gone: the same walk as a finish, with the janitor as the witness."""
-    job, trial = _current(session, attempt)
-    attempt.reason, attempt.finished_at = Reason.WORKER_LOST, _now(session)
-    data = {"attempt": attempt.number, "worker": attempt.worker}
-    record_event(session, job, "worker.lost", message, data, level="warning")
-    _settle(session, job, trial, attempt, error={"message": message}, losses_limit=losses_limit)
-
-
-def _settle(
-    session: Session, job: Job, trial: Trial, attempt: Attempt, *, error: JsonObject, losses_limit: int
-) -> None:
-    reason = Reason(attempt.reason or "")
-    verdict = REASONS[reason]
-    message = error.get("message") or str(reason)
-    if job.cancel_requested_at is not None and verdict.status != Status.SUCCEEDED:
-        return _end(session, job, trial, Reason.CANCELLED_BY_CLIENT, "Cancelled")
-    if verdict.retry == "never":
-        return _end(session, job, trial, reason, message, error=error)
-    trial.losses = 0 if attempt.made_progress else trial.losses
-    trial.losses += verdict.retry == "counted"
-    if trial.losses > losses_limit:
-        detail = (
-            f"Attempt {attempt.number} ended as {reason}: {message}. {losses_limit} retries brought no new checkpoint"
-        )
-        return _end(session, job, trial, Reason.RETRIES_EXHAUSTED, detail, error=error)
-    trial.status, trial.reason = Status.QUEUED, reason
-    job.status, job.reason, job.queued_at = Status.QUEUED, reason, _now(session)
-    job.status_detail = f"Queued again: {message}"
-    record_event(
-        session, job, "job.requeued", job.status_detail, {"attempt": attempt.number, "reason": reason}, level="warning"
-    )
-    return ring(session, QUEUE_CHANNEL, job.id)
-
-
-def _end(
-    session: Session, job: Job, trial: Trial, reason: Reason, message: str, *, error: JsonObject | None = None
-) -> None:
-    verdict = REASONS[reason].status
-    now = _now(session)
-    if verdict == Status.FAILED:
-        known = {key: value for key, value in (error or {}).items() if value is not None}
-        job.error = {**known, "code": reason, "message": message}
-    trial.status, trial.reason, trial.finished_at = verdict, reason, now
-    job.status, job.reason, job.finished_at, job.status_detail = verdict, reason, now, None
-    level = "error" if verdict == Status.FAILED else "info"
-    record_event(session, job, f"job.{verdict}", message, {"reason": reason}, level=level)
+def _ends_soon(job: Job) -> bool:
+    """A wish is under way, and the status detail already says what it waits for."""
+    return job.cancel_requested_at is not None or job.pause_requested_at is not None
 
 
 def _move(session: Session, job: Job, reason: Reason) -> None:
     job.status, job.reason = REASONS[reason].status, reason
     touch(session, job)
-
-
-def _current(session: Session, attempt: Attempt) -> tuple[Job, Trial]:
-    """The attempt's job and trial, locked; raises `StaleAttempt` unless the attempt is the one that counts."""
-    job = lock_job(session, attempt.job_id)
-    trial = _trial(session, attempt.job_id, attempt.trial)
-    session.refresh(attempt, with_for_update=True)
-    if trial.attempt != attempt.number or trial.status not in HELD or attempt.finished_at is not None:
-        raise StaleAttempt(attempt)
-    return job, trial
-
-
-def guard(session: Session, attempt: Attempt) -> Job:
-    """The locked job, for reports that change no status; raises `StaleAttempt` like the doors above."""
-    return _current(session, attempt)[0]
-
-
-def lock_job(session: Session, job_id: str) -> Job:
-    """The job's row, locked: the first lock of every writer, so that writers queue and never deadlock."""
-    return session.scalars(
-        select(Job).where(Job.id == job_id).with_for_update().execution_options(populate_existing=True)
-    ).one()
-
-
-def _trial(session: Session, job_id: str, number: int) -> Trial:
-    query = select(Trial).where(Trial.job_id == job_id, Trial.number == number).with_for_update()
-    return session.scalars(query.execution_options(populate_existing=True)).one()
-
-
-def _now(session: Session) -> datetime:
-    return session.execute(select(func.now())).scalar_one()

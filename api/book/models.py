@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import (
@@ -16,6 +17,7 @@ from sqlalchemy import (
     Index,
     LargeBinary,
     MetaData,
+    Numeric,
     Text,
     UniqueConstraint,
     func,
@@ -36,6 +38,7 @@ def _among(column: str, statuses: list[Status]) -> str:
 _ANY = _among("status", list(Status))
 _OPEN = _among("status", [status for status in Status if status not in TERMINAL])
 _HELD = _among("status", [status for status in Status if status in HELD])
+_BUSY = _among("status", [Status.QUEUED, Status.PREPARING, Status.RUNNING])  # what the dispatcher looks through
 
 
 class Base(DeclarativeBase):
@@ -53,6 +56,7 @@ class Base(DeclarativeBase):
         datetime: DateTime(timezone=True),
         JsonObject: JSONB,
         float: Double,
+        Decimal: Numeric,
         list[int]: ARRAY(BigInteger),
         list[float]: ARRAY(Double),
         list[str]: ARRAY(Text),
@@ -84,7 +88,10 @@ class ApiKey(Base):
 
 
 class Job(Base):
-    """A training, or a dataset check (`work`). `version` counts visible changes (the ETag), `last_event_seq` events."""
+    """A training, or a dataset check (`work`). `version` counts visible changes (the ETag), `last_event_seq` events.
+
+    `dataset_key` is the digest of the spec's dataset part, by which later plans find what is known of that data.
+    """
 
     __tablename__ = "jobs"
 
@@ -103,6 +110,9 @@ class Job(Base):
     reason: Mapped[str]
     status_detail: Mapped[str | None]
     cancel_requested_at: Mapped[datetime | None]
+    pause_requested_at: Mapped[datetime | None]
+    profile_requested_at: Mapped[datetime | None]
+    budget_warned_at: Mapped[datetime | None]
     version: Mapped[int] = mapped_column(BigInteger, default=1)
     last_event_seq: Mapped[int] = mapped_column(BigInteger, default=0)
 
@@ -120,7 +130,9 @@ class Job(Base):
     data_report: Mapped[JsonObject | None]
     plan: Mapped[JsonObject | None]
     result: Mapped[JsonObject | None]
+    efficiency: Mapped[JsonObject | None]
     error: Mapped[JsonObject | None]
+    dataset_key: Mapped[str | None]
 
     __table_args__ = (
         CheckConstraint(_ANY, name="status_known"),
@@ -128,8 +140,14 @@ class Job(Base):
         CheckConstraint("status <> 'failed' OR error IS NOT NULL", name="failed_has_error"),
         CheckConstraint("work IN ('train', 'check')", name="work_known"),
         CheckConstraint("work <> 'check' OR status <> 'running'", name="check_never_trains"),
+        CheckConstraint("work <> 'check' OR status <> 'paused'", name="check_never_pauses"),
+        CheckConstraint(
+            "status <> 'paused' OR (pause_requested_at IS NULL AND cancel_requested_at IS NULL)",
+            name="paused_has_no_wish",
+        ),
         Index("ix_jobs_project_newest", "project_id", "id"),
-        Index("ix_jobs_open", "status", "priority", "id", postgresql_where=f"({_OPEN})"),
+        Index("ix_jobs_open", "status", "priority", "id", postgresql_where=f"({_BUSY})"),
+        Index("ix_jobs_dataset", "project_id", "dataset_key", postgresql_where="dataset_key IS NOT NULL"),
         UniqueConstraint("project_id", "external_id"),
     )
 
@@ -155,7 +173,11 @@ class Trial(Base):
 
 
 class Attempt(Base):
-    """One execution of a trial. `last_seq` is the last report in the book; `slots.py` says when `devices` are held."""
+    """One execution of a trial. `last_seq` is the last report in the book; `slots.py` says when `devices` are held.
+
+    `profile`, `price_per_hour` (of all devices together) and `currency` are those it was booked by. `started_at` is
+    when it began to use its devices, by its host's clock, `held_seconds` how long it did; `costs.py` adds them up.
+    """
 
     __tablename__ = "attempts"
 
@@ -167,6 +189,9 @@ class Attempt(Base):
     incarnation: Mapped[str]
     device: Mapped[str]
     devices: Mapped[int]
+    profile: Mapped[str | None]
+    price_per_hour: Mapped[Decimal | None]
+    currency: Mapped[str | None]
     resume_from: Mapped[str | None]
     last_seq: Mapped[int] = mapped_column(BigInteger, default=0)
     made_progress: Mapped[bool] = mapped_column(default=False)
@@ -175,12 +200,15 @@ class Attempt(Base):
     sent_at: Mapped[datetime | None]
     claimed_at: Mapped[datetime | None]
     data_ready_at: Mapped[datetime | None]
+    started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+    held_seconds: Mapped[float | None]
 
     __table_args__ = (
         ForeignKeyConstraint(["job_id", "trial"], ["trials.job_id", "trials.number"]),
         UniqueConstraint("job_id", "trial", "number"),
         CheckConstraint("devices >= 0", name="devices_not_negative"),
+        CheckConstraint("held_seconds >= 0", name="held_seconds_not_negative"),
         CheckConstraint("(finished_at IS NULL) = (reason IS NULL)", name="finished_has_reason"),
         Index("ix_attempts_open", "worker", postgresql_where="finished_at IS NULL"),
     )
@@ -230,7 +258,10 @@ class MetricChunk(Base):
 
 
 class Checkpoint(Base):
-    """`path` is relative to the store; a row exists only for a checkpoint whose manifest was written."""
+    """`path` is relative to the store; a row exists only for a checkpoint whose manifest was written.
+
+    While `pinned_at` is set its folder holds a file that keeps retention away.
+    """
 
     __tablename__ = "checkpoints"
 
@@ -248,11 +279,49 @@ class Checkpoint(Base):
     kept_because: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     deleted_at: Mapped[datetime | None]
+    pinned_at: Mapped[datetime | None]
 
     __table_args__ = (
         ForeignKeyConstraint(["job_id", "trial"], ["trials.job_id", "trials.number"]),
         UniqueConstraint("job_id", "path"),
     )
+
+
+class Artifact(Base):
+    """A profiler trace or an exported model, complete at `path` in the store; `sha256` and sizes (`files`) by name."""
+
+    __tablename__ = "artifacts"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    job_id: Mapped[str]
+    trial: Mapped[int]
+    attempt: Mapped[int]
+    kind: Mapped[str]
+    format: Mapped[str]
+    path: Mapped[str]
+    step: Mapped[int] = mapped_column(BigInteger)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    files: Mapped[JsonObject]
+    sha256: Mapped[JsonObject]
+    about: Mapped[JsonObject]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (
+        ForeignKeyConstraint(["job_id", "trial"], ["trials.job_id", "trials.number"]),
+        UniqueConstraint("job_id", "path"),
+        CheckConstraint("kind IN ('trace', 'export')", name="kind_known"),
+    )
+
+
+class Probe(Base):
+    """The newest measurements for one key of the planner (`training_core.planner.table`), whichever job made them."""
+
+    __tablename__ = "probes"
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    device_name: Mapped[str]
+    table: Mapped[JsonObject]
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class Worker(Base):
@@ -269,6 +338,8 @@ class Worker(Base):
     slots: Mapped[int]
     cores: Mapped[int]
     memory_bytes: Mapped[int] = mapped_column(BigInteger)
+    device_memory_bytes: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    cpu_features: Mapped[list[str]] = mapped_column(server_default="{}")
     draining: Mapped[bool]
     attempts: Mapped[list[str]]
     version: Mapped[str]

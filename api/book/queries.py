@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,11 +10,16 @@ from datetime import datetime
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from api.book.models import Attempt, Checkpoint, Event, Job
+from api.book.models import Artifact, Attempt, Checkpoint, Event, Job
 from api.book.status import Status
-from training_core.spec import Work
+from training_core.spec import JobSpec, Work
 
 ID_PREFIX: dict[Work, str] = {"train": "job", "check": "chk"}
+
+
+def dataset_key(spec: JobSpec) -> str:
+    """The same for specs whose data is asked for in the same words."""
+    return hashlib.sha256(spec.dataset.model_dump_json().encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,13 @@ def queue_position(session: Session, job: Job) -> int:
     return 1 + session.execute(queued).scalar_one()
 
 
+def position_of_next(session: Session, priority: int) -> int:
+    """That of a job with this priority, were it booked now."""
+    ahead = select(func.count()).select_from(Job)
+    ahead = ahead.where(Job.status == Status.QUEUED, Job.work == "train", Job.priority >= priority)
+    return 1 + session.execute(ahead).scalar_one()
+
+
 def events_after(session: Session, job_id: str, after: int, limit: int, types: Sequence[str] = ()) -> Sequence[Event]:
     query = select(Event).where(Event.job_id == job_id, Event.seq > after)
     if types:
@@ -108,6 +121,22 @@ def newest_checkpoint(session: Session, job_id: str, trial: int) -> str | None:
         .order_by(Checkpoint.step.desc(), Checkpoint.attempt.desc())
         .limit(1)
     ).first()
+
+
+def artifacts_of(session: Session, job_id: str) -> Sequence[Artifact]:
+    """Newest first."""
+    return session.scalars(select(Artifact).where(Artifact.job_id == job_id).order_by(Artifact.id.desc())).all()
+
+
+def artifact_of(session: Session, job_id: str, artifact_id: str) -> Artifact | None:
+    return session.scalars(select(Artifact).where(Artifact.id == artifact_id, Artifact.job_id == job_id)).one_or_none()
+
+
+def attempts_of(session: Session, job_id: str) -> Sequence[Attempt]:
+    """In the order in which they were booked."""
+    return session.scalars(
+        select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.booked_at, Attempt.number)
+    ).all()
 
 
 def newest_attempt(session: Session, job_id: str) -> Attempt | None:

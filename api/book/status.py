@@ -2,6 +2,7 @@
 
     queued -> preparing -> running -> succeeded | failed | cancelled
        ^_________|____________|   on loss, shutdown of the worker, a died process, no free slot
+       |_________|____________|_> paused -> queued   when a client asks
 
 Terminal states never change. `docs/job-lifecycle.md` draws it.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Literal, NamedTuple
 
+from training_core.spec import Work
 from training_core.wire import Reason
 
 
@@ -71,6 +73,12 @@ REASONS: dict[Reason, Verdict] = {
 }
 
 
-def actions(status: Status) -> list[str]:
-    """What a client may ask of a job in this status."""
-    return [] if status in TERMINAL else ["cancel"]
+def actions(status: Status, work: Work = "train", *, cancelling: bool = False, pausing: bool = False) -> list[str]:
+    """What a client may ask of a job or dataset check, beside what was asked of it already."""
+    if status in TERMINAL or cancelling:
+        return []
+    if work == "check":
+        return ["cancel"]
+    if status == Status.PAUSED or pausing:
+        return ["resume", "cancel"]
+    return ["cancel", "pause", "profile"] if status == Status.RUNNING else ["cancel", "pause"]

@@ -18,10 +18,12 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from api.book import lifecycle
+from api.book import endings
 from api.book.database import Sessions
 from api.book.events import record_event
+from api.book.locks import StaleAttempt, lock_job
 from api.book.models import Attempt, Job, Worker
+from api.control import budgets
 from api.settings import Settings
 from training_core.wire import RECORDED_HASH, WISHES_HASH, WORKERS_HASH, Heartbeat, Wish
 
@@ -33,7 +35,7 @@ log = logging.getLogger("trainyard.janitor")
 
 
 class Janitor:
-    """One pass: hear, suspect, take back, tidy."""
+    """One pass: hear, suspect, take back, warn of budgets, tidy."""
 
     def __init__(self, sessions: Sessions, client: redis.Redis, settings: Settings) -> None:
         self._sessions, self._redis, self._settings = sessions, client, settings
@@ -54,6 +56,8 @@ class Janitor:
                 _write_down(session, beat)
             self._judge(session)
         self._take_back(beats)
+        with self._sessions.begin() as session:
+            budgets.warn(session)
         self._tidy(beats)
 
     def _heartbeats(self) -> dict[str, Heartbeat]:
@@ -85,7 +89,7 @@ class Janitor:
         for job_id in session.scalars(
             select(Attempt.job_id).where(Attempt.worker == worker.name, Attempt.finished_at.is_(None))
         ).all():
-            job = lifecycle.lock_job(session, job_id)
+            job = lock_job(session, job_id)
             job.status_detail = f"Worker {worker.name} is unreachable; the job moves on if it stays silent"
             record_event(session, job, "worker.suspected", job.status_detail, {"worker": worker.name}, level="warning")
 
@@ -100,8 +104,8 @@ class Janitor:
                 continue
             with self._sessions.begin() as session:
                 try:
-                    lifecycle.lose(session, session.merge(attempt, load=True), message, self._settings.losses_limit)
-                except lifecycle.StaleAttempt:
+                    endings.lose(session, session.merge(attempt, load=True), message, self._settings.losses_limit)
+                except StaleAttempt:
                     continue  # it settled by itself in the meantime, which is the better end
             log.warning("%s: %s", attempt.id, message)
 

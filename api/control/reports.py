@@ -13,10 +13,13 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.orm import Session
 
-from api.book import lifecycle, series
+from api.book import endings, lifecycle, series
+from api.book.endings import End
 from api.book.events import record_event, touch
 from api.book.ids import new_id
+from api.book.locks import StaleAttempt, guard
 from api.book.models import Attempt, Checkpoint, Job, JsonObject
+from api.control import findings
 from training_core import events as reports
 from training_core.wire import Reason
 
@@ -62,8 +65,8 @@ class _Batch:
         self.taken = 0
         self.job: Job | None
         try:
-            self.job = lifecycle.guard(session, attempt)  # locks job, trial and attempt until the caller commits
-        except lifecycle.StaleAttempt:
+            self.job = guard(session, attempt)  # locks job, trial and attempt until the caller commits
+        except StaleAttempt:
             self.job = None
 
     def take(self, line: bytes) -> None:
@@ -108,12 +111,21 @@ class _Batch:
                 self._gather(report)
             case reports.Finished():
                 self.write_points()
-                error = report.model_dump(exclude={"kind", "seq", "at", "reason"}, exclude_none=True)
-                lifecycle.finish(self.session, self.attempt, _reason(report.reason), error, self.losses_limit)
+                error = report.model_dump(exclude={"kind", "seq", "at", "reason", "held_seconds"}, exclude_none=True)
+                told = End(_reason(report.reason), _moment(report.at), report.held_seconds, error)
+                endings.finish(self.session, self.attempt, told, self.losses_limit)
             case reports.CheckpointSaved() | reports.CheckpointDeleted():
                 self._checkpoint(job, report)
             case reports.DataReady():
                 _data_ready(self.session, job, self.attempt, report)
+            case reports.Probed():
+                lifecycle.use_devices(self.attempt, _moment(report.at))
+                findings.probed(self.session, self.attempt, report)
+            case reports.PlanChosen():
+                lifecycle.use_devices(self.attempt, _moment(report.at))
+                _describe(self.session, job, report)
+            case reports.ArtifactSaved():
+                findings.artifact_saved(self.session, job, self.attempt, report)
             case _:
                 _describe(self.session, job, report)
 
@@ -187,12 +199,17 @@ def _describe(session: Session, job: Job, report: reports.AnyReport) -> None:
             job.first_step_at = job.first_step_at or _moment(report.at)
         case reports.Progress():
             job.progress = facts
+        case reports.OomRecovered():
+            record_event(session, job, "oom.recovered", findings.oom_message(report), facts, level="warning")
+        case reports.Efficiency():
+            job.efficiency = facts
         case reports.EarlyStopped():
             message = f"No new best {report.metric} in {report.patience} evaluations; the best was {report.best:.4g}"
             record_event(session, job, "job.early_stopped", message, facts)
         case reports.AlertRaised():
             data = {**facts["data"], "alert": report.alert}
-            record_event(session, job, "alert.raised", report.message, data, level="warning")
+            level = findings.ALERT_LEVELS.get(report.alert, "warning")
+            record_event(session, job, "alert.raised", report.message, data, level=level)
         case reports.Summary():
             job.result = facts
 

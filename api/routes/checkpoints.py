@@ -1,17 +1,21 @@
-"""`/v1/jobs/{id}/checkpoints`: what was kept, why, and the files themselves, with ranges."""
+"""`/v1/jobs/{id}/checkpoints`: what was kept, why, the files themselves with ranges, and pins."""
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query
 from fastapi.responses import Response, StreamingResponse
 
 from api import render, schemas
-from api.book import queries
+from api.book import pins, queries
 from api.deps import Caller, SessionsOf, StoreOf
-from api.errors import not_found
-from api.store import send
+from api.errors import Code, Problem, not_found
+from api.store import Store, send
+
+PIN_FILE = "pinned"
+MANIFEST_FILE = "manifest.json"
 
 router = APIRouter(prefix="/v1/jobs/{job_id}/checkpoints", tags=["checkpoints"])
 
@@ -52,3 +56,50 @@ def download(
         store.open(answer.path, file), answer.files[file], "application/octet-stream", range_header=range_header,
         headers={"Content-Disposition": name},
     )  # fmt: skip
+
+
+@router.post("/{checkpoint_id}/pin", response_model=schemas.CheckpointAnswer)
+def pin(
+    job_id: str, checkpoint_id: str, sessions: SessionsOf, caller: Caller, store: StoreOf
+) -> schemas.CheckpointAnswer:
+    """Keep this checkpoint whatever comes after it; asking again changes nothing."""
+    folder = read_checkpoint(job_id, checkpoint_id, sessions, caller).path
+    _mark(store, folder)
+    with sessions.begin() as session:
+        row = pins.pin(session, job_id, checkpoint_id)
+        answer = render.checkpoint(row) if row is not None else None
+    if answer is None:
+        store.unmark(folder, PIN_FILE)
+        raise _deleted()
+    return answer
+
+
+@router.delete("/{checkpoint_id}/pin", response_model=schemas.CheckpointAnswer)
+def unpin(
+    job_id: str, checkpoint_id: str, sessions: SessionsOf, caller: Caller, store: StoreOf
+) -> schemas.CheckpointAnswer:
+    """Leave this checkpoint to retention again; asking again changes nothing."""
+    store.unmark(read_checkpoint(job_id, checkpoint_id, sessions, caller).path, PIN_FILE)
+    with sessions.begin() as session:
+        row = pins.unpin(session, job_id, checkpoint_id)
+        if row is None:
+            raise _deleted()
+        return render.checkpoint(row)
+
+
+def _mark(store: Store, folder: str) -> None:
+    """Retention may be deleting the folder right now: one without its manifest is taken away again."""
+    store.mark(folder, PIN_FILE)
+    try:
+        store.tag(folder, MANIFEST_FILE)
+    except Problem as problem:
+        if problem.status == HTTPStatus.NOT_FOUND:
+            store.unmark(folder, PIN_FILE)
+            raise _deleted() from None
+        raise
+
+
+def _deleted() -> Problem:
+    detail = "This checkpoint was deleted by retention before it could be pinned"
+    hint = "GET …/checkpoints lists those that are left; training.keep_last_checkpoints keeps more of them"
+    return Problem(409, Code.CHECKPOINT_DELETED, detail, hint=hint)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from fastapi import APIRouter, Response
 from fastapi.concurrency import run_in_threadpool
+from sqlalchemy.orm import Session
 
 from api import render, schemas, submission
 from api.auth import Principal
-from api.book import lifecycle, queries
+from api.book import lifecycle, queries, wishes
 from api.book.database import Sessions
+from api.book.models import Job
 from api.dataset_check import CheckSpec
 from api.deps import BellsOf, Caller, ProfilesOf, SessionsOf, SettingsOf
-from api.errors import Code, Problem, not_found
+from api.errors import invalid_transition, not_found
 from api.profiles import Profiles
 from api.routes.events import AfterSeq, EventLimit, Types, page_of_events
 from api.routes.parameters import After, JsonBody, Key, Limit, Narrow, Waiting, body_of
@@ -88,15 +92,27 @@ def list_events(
 @router.post("/{check_id}/cancel", status_code=202, response_model=schemas.DatasetCheckAnswer)
 def cancel(check_id: str, sessions: SessionsOf, caller: Caller, profiles: ProfilesOf) -> Response:
     """Ask a check to end; asking again changes nothing."""
+    return _wish(wishes.cancel, check_id, sessions, caller, profiles)
+
+
+@router.post("/{check_id}/pause", status_code=409, response_class=Response)
+def pause(check_id: str, sessions: SessionsOf, caller: Caller, profiles: ProfilesOf) -> Response:
+    """Always refused: a check holds no device that it could give back."""
+    hint = "Cancel it, and post it again later: what was prepared until then is kept"
+    return _wish(wishes.pause, check_id, sessions, caller, profiles, hint)
+
+
+def _wish(
+    wish: Callable[[Session, str], Job], check_id: str, sessions: Sessions, caller: Principal, profiles: Profiles,
+    hint: str | None = None,
+) -> Response:  # fmt: skip
     with sessions.begin() as session:
         if queries.job_of(session, caller.project_id, check_id, "check") is None:
             raise not_found("dataset check")
         try:
-            check = lifecycle.request_cancel(session, check_id)
+            check = wish(session, check_id)
         except lifecycle.InvalidTransition as error:
-            raise Problem(
-                409, Code.INVALID_TRANSITION, str(error).capitalize(), allowed_actions=error.allowed
-            ) from None
+            raise invalid_transition(error, hint) from None
         session.flush()
         session.refresh(check)
         return respond(look_at(check, render.dataset_check(session, check, profiles)), 202)

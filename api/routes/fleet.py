@@ -51,6 +51,8 @@ def list_workers(sessions: SessionsOf, caller: Caller) -> schemas.Page[schemas.W
                     slots_free=room.free if worker.status == "online" else 0,
                     cores=worker.cores,
                     memory_bytes=worker.memory_bytes,
+                    device_memory_bytes=worker.device_memory_bytes,
+                    cpu_features=worker.cpu_features,
                     draining=worker.draining,
                     jobs=[one.job_id for one in owned if one.work == "train"],
                     dataset_checks=[one.job_id for one in owned if one.work == "check"],

@@ -1,18 +1,24 @@
-"""`/v1/jobs`: submit, list, read, wait, cancel."""
+"""`/v1/jobs`: submit, list, read, wait, cancel, pause, resume, profile, efficiency."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from fastapi import APIRouter, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import JSONResponse
+from sqlalchemy.orm import Session
 
 from api import advice, render, schemas, submission
 from api.auth import Principal
-from api.book import lifecycle, queries
+from api.book import lifecycle, queries, wishes
 from api.book.database import Sessions
+from api.book.models import Job
+from api.book.status import TERMINAL
 from api.deps import BellsOf, Caller, ProfilesOf, SessionsOf, SettingsOf
-from api.errors import Code, Problem, not_found
+from api.errors import Code, Problem, invalid_transition, not_found
+from api.known_data import Hints
 from api.profiles import Profiles
+from api.routes import plans
 from api.routes.parameters import After, JsonBody, Key, Limit, Narrow, Waiting, body_of
 from api.watching import Look, answer_when_due, look_at, respond
 from training_core.spec import JobSpec
@@ -25,12 +31,18 @@ async def submit(
     sessions: SessionsOf, caller: Caller, profiles: ProfilesOf, settings: SettingsOf, body: JsonBody,
     idempotency_key: Key = None, validate_only: bool = False,
 ) -> Response:  # fmt: skip
-    """Book a training job; 202 with the job and its `Location`. `validate_only=true` answers 200 and books nothing."""
+    """Book a training job; 202 with the job and its `Location`.
+
+    `validate_only=true` answers 200 with warnings and the plan, and books nothing.
+    """
     spec = submission.parse(body, JobSpec)
     submission.check(spec, profiles, settings)
     if validate_only:
-        answer = schemas.Validation(spec=spec.model_dump(mode="json"), warnings=advice.warnings_for(spec))
-        return JSONResponse(answer.model_dump(mode="json"))
+        plan = await run_in_threadpool(plans.plan, sessions, caller, profiles, spec, Hints())
+        answer = schemas.Validation(
+            spec=spec.model_dump(mode="json"), warnings=advice.warnings_for(spec, profiles), plan=plan
+        )
+        return Response(answer.model_dump_json(), media_type="application/json")
     return await run_in_threadpool(_submit, sessions, caller, profiles, spec, idempotency_key)
 
 
@@ -76,15 +88,59 @@ async def read(
 @router.post("/{job_id}/cancel", status_code=202, response_model=schemas.JobAnswer)
 def cancel(job_id: str, sessions: SessionsOf, caller: Caller, profiles: ProfilesOf) -> Response:
     """Ask a job to end. A running one writes a checkpoint first; asking again changes nothing."""
+    return _wish(wishes.cancel, job_id, sessions, caller, profiles)
+
+
+@router.post("/{job_id}/pause", status_code=202, response_model=schemas.JobAnswer)
+def pause(job_id: str, sessions: SessionsOf, caller: Caller, profiles: ProfilesOf) -> Response:
+    """Ask a job to give its devices back, after a checkpoint; it is `paused` then, until it is resumed or cancelled."""
+    return _wish(wishes.pause, job_id, sessions, caller, profiles)
+
+
+@router.post("/{job_id}/resume", status_code=202, response_model=schemas.JobAnswer)
+def resume(job_id: str, sessions: SessionsOf, caller: Caller, profiles: ProfilesOf) -> Response:
+    """Queue a paused job again, from its newest checkpoint; a pause that has not come about is taken back."""
+    return _wish(wishes.resume, job_id, sessions, caller, profiles)
+
+
+@router.post("/{job_id}/profile", status_code=202, response_model=schemas.JobAnswer)
+def profile(job_id: str, sessions: SessionsOf, caller: Caller, profiles: ProfilesOf) -> Response:
+    """Trace a few steps of a running job with torch.profiler; the trace becomes one of its artifacts."""
+    return _wish(wishes.profile, job_id, sessions, caller, profiles)
+
+
+def _wish(
+    wish: Callable[[Session, str], Job], job_id: str, sessions: Sessions, caller: Principal, profiles: Profiles
+) -> Response:
     with sessions.begin() as session:
         if queries.job_of(session, caller.project_id, job_id) is None:
             raise not_found("job")
         try:
-            job = lifecycle.request_cancel(session, job_id)
+            job = wish(session, job_id)
         except lifecycle.InvalidTransition as error:
-            raise Problem(
-                409, Code.INVALID_TRANSITION, str(error).capitalize(), allowed_actions=error.allowed
-            ) from None
+            raise invalid_transition(error) from None
         session.flush()
         session.refresh(job)
         return respond(look_at(job, render.job(session, job, profiles)), 202)
+
+
+@router.get("/{job_id}/efficiency", response_model=schemas.EfficiencyAnswer, tags=["efficiency"])
+def read_efficiency(job_id: str, sessions: SessionsOf, caller: Caller, profiles: ProfilesOf) -> Response:
+    """Where the time and the money of a job went, what held it back, and what was predicted."""
+    with sessions() as session:
+        job = queries.job_of(session, caller.project_id, job_id)
+        if job is None:
+            raise not_found("job")
+        answer = render.efficiency(session, job, profiles)
+    if answer is None:
+        raise _no_account_yet(job)
+    return Response(answer.model_dump_json(), media_type="application/json")
+
+
+def _no_account_yet(job: Job) -> Problem:
+    if job.status in TERMINAL:
+        hint = "It ended before its training had reported one; `reason` and `error` say why"
+    else:
+        hint = "The training reports it seconds after its first steps, and renews it until its end"
+    detail = "There is no efficiency account yet"
+    return Problem(404, Code.NOT_FOUND, detail, hint=hint, retryable=job.status not in TERMINAL)

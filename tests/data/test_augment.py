@@ -46,7 +46,7 @@ def test_a_picture_depends_on_its_draw_and_not_on_its_batch(pack: Pack, preset: 
         assert (whole[part] == render(pack, preset, draws[part], side)).all()
 
 
-@pytest.mark.parametrize("preset", sorted(PRESETS.keys() - {"none"}))
+@pytest.mark.parametrize("preset", sorted(PRESETS.keys() - {"none", "flip"}))
 def test_pictures_change_with_epoch_seed_and_copy(pack: Pack, preset: str) -> None:
     draws, side = np.arange(24), pack.meta.image_size
     whole = render(pack, preset, draws, side)
@@ -56,6 +56,15 @@ def test_pictures_change_with_epoch_seed_and_copy(pack: Pack, preset: str) -> No
         render(pack, preset, draws + COPY, side),
     ):
         assert (whole != other).any(axis=(1, 2, 3)).mean() > 0.6
+
+
+def test_flip_mirrors_every_second_image_and_no_more(pack: Pack) -> None:
+    draws, side = np.arange(24), pack.meta.image_size
+    plain, turned = render(pack, "none", draws, side), render(pack, "flip", draws, side)
+    mirrored = [(one == other[:, ::-1]).all() for one, other in zip(turned, plain, strict=True)]
+    same = [(one == other).all() for one, other in zip(turned, plain, strict=True)]
+    assert all(one != other for one, other in zip(mirrored, same, strict=True))
+    assert 4 < sum(mirrored) < 20
 
 
 def test_none_is_the_same_in_every_epoch(pack: Pack) -> None:

@@ -57,6 +57,25 @@ def test_batches_do_not_depend_on_the_number_of_threads(pack: Pack) -> None:
         assert alone.epoch == part.epoch
 
 
+def test_batches_that_are_fetched_ahead_are_the_same_and_their_memory_is_given_back(pack: Pack) -> None:
+    crew = ThreadCrew(pack, [Recipe(pack.folder, "light", 1)])
+    try:
+        loader = Loader(crew, parts(12), np.arange(60), pack.channels)
+        fetched = [next(loader), *loader.fetch(6)]
+        assert all(filled.done() for _, _, filled in loader._waiting), "nothing is being made any more"
+        images = [one.images.clone() for one in fetched]
+        assert len(loader.ring) > READ_AHEAD + 2
+        fetched.clear()
+        loader.shrink()
+        assert len(loader.ring) <= READ_AHEAD + 2
+        images += [one.images.clone() for one in loader]
+    finally:
+        crew.close()
+    assert loader.asked.batches == 12
+    assert len(images) == 12
+    assert all(torch.equal(one, other.images) for one, other in zip(images, load(pack, 12), strict=True))
+
+
 def test_batches_are_channels_last_and_of_the_size_wanted(pack: Pack) -> None:
     [batch] = load(pack, 1)
     assert batch.images.shape == (12, 3, 32, 32)

@@ -49,7 +49,7 @@ def test_a_flushed_redis_leaves_the_curve_whole(service: Service, reference: Cur
 
 
 def test_two_ranks_train_and_die_with_their_worker(service: Service) -> None:
-    spec = {**SPEC, "compute": {"profile": "cpu-2"}, "training": {**SPEC["training"], "epochs": 6}}  # type: ignore[dict-item]
+    spec = {**SPEC, "compute": {"profile": "cpu-2", "strategy": "ddp"}, "training": {**SPEC["training"], "epochs": 6}}  # type: ignore[dict-item]
     job_id = service.submit(**spec)
     service.until(job_id, "checkpoint.saved")
     assert len(service.trainings()) >= 3  # the launcher and two ranks

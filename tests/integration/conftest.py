@@ -23,7 +23,7 @@ from api.control.broker import Postman, make_redis
 from api.control.dispatcher import Dispatcher
 from api.control.janitor import Janitor
 from api.control.recorder import Recorder
-from api.profiles import BUILT_IN, Profiles
+from api.profiles import Profiles
 from api.settings import Settings
 from local.ports import free_port
 from tests.waiting import eventually
@@ -133,7 +133,7 @@ def control(settings: Settings, sessions: Sessions) -> Iterator[Control]:
         yield Control(
             sessions,
             client,
-            Dispatcher(sessions, client, postman, Profiles(BUILT_IN), settings),
+            Dispatcher(sessions, client, postman, Profiles.load(settings.profiles_file), settings),
             Recorder(sessions, client, settings.losses_limit),
             Janitor(sessions, client, settings),
         )

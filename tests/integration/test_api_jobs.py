@@ -25,7 +25,7 @@ def test_a_job_is_booked_and_found_again(client: httpx2.Client) -> None:
     job = response.json()
     assert response.status_code == 202
     assert response.headers["location"] == f"/v1/jobs/{job['id']}"
-    assert (job["status"], job["terminal"], job["actions"]) == ("queued", False, ["cancel"])
+    assert (job["status"], job["terminal"], job["actions"]) == ("queued", False, ["cancel", "pause"])
     assert job["queue"]["position"] == 1
     assert client.get(response.headers["location"]).json()["spec"]["model"]["name"] == "auto"
     events = client.get(f"/v1/jobs/{job['id']}/events").json()["data"]
@@ -168,6 +168,12 @@ def test_the_openapi_document_shows_the_spec_and_the_problem(client: httpx2.Clie
     assert post["requestBody"]["content"]["application/json"]["schema"]["$ref"].endswith("JobSpec")
     assert "learning_rate" in document["components"]["schemas"]["Optimizer"]["properties"]
     assert "422" not in post["responses"]
+    plan = document["paths"]["/v1/plans"]["post"]
+    assert plan["requestBody"]["content"]["application/json"]["schema"]["$ref"].endswith("JobSpec")
+    assert "train_images" in [one["name"] for one in plan["parameters"]]
+    paths = ("pause", "resume", "profile", "efficiency", "artifacts", "artifacts/{artifact_id}/download")
+    assert {f"/v1/jobs/{{job_id}}/{path}" for path in paths} <= set(document["paths"])
+    assert set(document["paths"]["/v1/jobs/{job_id}/checkpoints/{checkpoint_id}/pin"]) == {"post", "delete"}
     text = json.dumps(document)
     assert all(reference in document["components"]["schemas"] for reference in
                {part.split('"')[0] for part in text.split("#/components/schemas/")[1:]})  # fmt: skip

@@ -14,6 +14,7 @@ from sqlalchemy.exc import IntegrityError
 
 from api.book import lifecycle
 from api.book.database import Sessions
+from api.book.locks import StaleAttempt
 from api.book.models import Attempt
 from api.settings import Settings
 from tests.integration.conftest import SPEC, Control
@@ -256,6 +257,6 @@ def test_the_tables_refuse_what_is_never_true(client: httpx2.Client, control: Co
     control.report(attempt, CLAIMED, finished(Reason.TRAINING_ERROR, message="x"))
     with pytest.raises(IntegrityError, match="stays so"), sessions.begin() as session:
         session.execute(text("UPDATE jobs SET status = 'queued', finished_at = NULL"))
-    with pytest.raises(lifecycle.StaleAttempt), sessions.begin() as session:
+    with pytest.raises(StaleAttempt), sessions.begin() as session:
         lifecycle.start(session, session.get_one(Attempt, attempt.id), 0, datetime.now(UTC))
     assert job_of(client, job_id)["status"] == "failed"

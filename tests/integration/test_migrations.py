@@ -10,6 +10,9 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg.errors import CheckViolation
+from sqlalchemy import create_engine
+
+from api.book.models import Base
 
 FILLED = """
 INSERT INTO projects (id, name) VALUES ('prj_1', 'default');
@@ -23,6 +26,19 @@ INSERT INTO trials (job_id, number, status, reason, attempt, losses, finished_at
   SELECT id, 0, status, reason, 1, 0, finished_at FROM jobs;
 INSERT INTO attempts (id, job_id, trial, number, worker, incarnation, device, devices, last_seq, made_progress)
   SELECT 'att_' || id, id, 0, 1, 'host-a', 'one', 'cpu', 1, 0, false FROM jobs WHERE status = 'running';
+"""
+ENGINE = """
+UPDATE jobs SET status = 'paused', reason = 'paused_by_client' WHERE id = 'job_00000002';
+UPDATE trials SET status = 'paused', reason = 'paused_by_client' WHERE job_id = 'job_00000002';
+INSERT INTO artifacts (id, job_id, trial, attempt, kind, format, path, step, size_bytes, files, sha256, about)
+  VALUES ('art_1', 'job_00000002', 0, 1, 'trace', 'chrome_trace', 'a', 1, 1, '{}', '{}', '{}');
+INSERT INTO probes (key, device_name, "table") VALUES ('k', 'CPU', '{}');
+"""
+RULES = """
+SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint
+  WHERE connamespace = 'public'::regnamespace AND conrelid <> 0 AND conrelid::regclass::text <> 'trainyard_version'
+UNION SELECT tablename, indexname, indexdef FROM pg_indexes
+  WHERE schemaname = 'public' AND tablename <> 'trainyard_version'
 """
 FILES = "SELECT pg_relation_filenode('jobs'), pg_relation_filenode('attempts')"
 CHECK = """
@@ -56,6 +72,18 @@ def test_up_equals_the_models_and_down_leaves_nothing(empty_database_url: str) -
     alembic(empty_database_url, "upgrade", "head")
 
 
+def test_constraints_and_indexes_are_those_of_the_models(empty_database_url: str) -> None:
+    """Alembic's own check looks at neither CHECKs nor the conditions of indexes."""
+    alembic(empty_database_url, "upgrade", "head")
+    with psycopg.connect(empty_database_url.replace("+psycopg", ""), autocommit=True) as connection:
+        migrated = set(connection.execute(RULES).fetchall())
+        connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+        engine = create_engine(empty_database_url)
+        Base.metadata.create_all(engine)
+        engine.dispose()
+        assert migrated == set(connection.execute(RULES).fetchall())
+
+
 def test_a_filled_database_is_expanded_and_not_rewritten(empty_database_url: str) -> None:
     alembic(empty_database_url, "upgrade", "0001")
     with psycopg.connect(empty_database_url.replace("+psycopg", ""), autocommit=True) as connection:
@@ -69,6 +97,10 @@ def test_a_filled_database_is_expanded_and_not_rewritten(empty_database_url: str
             "UPDATE jobs SET work = 'play' WHERE id = 'job_00000002'",
             "UPDATE jobs SET work = 'check' WHERE id = 'job_00000002'",  # it is running
             "UPDATE attempts SET devices = -1",
+            "UPDATE attempts SET held_seconds = -1",
+            "UPDATE jobs SET status = 'paused', pause_requested_at = now() WHERE id = 'job_00000002'",
+            "UPDATE jobs SET status = 'paused', finished_at = now() WHERE id = 'job_00000002'",
+            "UPDATE jobs SET status = 'resting' WHERE id = 'job_00000002'",
         ):
             with pytest.raises(CheckViolation):
                 connection.execute(wrong)
@@ -83,3 +115,18 @@ def test_going_back_takes_the_checks_along_and_leaves_the_jobs(empty_database_ur
         alembic(empty_database_url, "downgrade", "0001")
         assert one(connection, "SELECT count(*), min(id) FROM jobs") == (2000, "job_00000001")
         assert one(connection, "SELECT count(*) FROM events") == (0,)
+
+
+def test_going_back_puts_what_is_paused_into_the_queue_again(empty_database_url: str) -> None:
+    alembic(empty_database_url, "upgrade", "0001")
+    with psycopg.connect(empty_database_url.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute(FILLED)
+        alembic(empty_database_url, "upgrade", "head")
+        connection.execute(ENGINE)
+        alembic(empty_database_url, "downgrade", "0002")
+        query = "SELECT j.status, t.status FROM jobs j JOIN trials t ON t.job_id = j.id WHERE j.id = 'job_00000002'"
+        assert one(connection, query) == ("queued", "queued")
+        with pytest.raises(CheckViolation):
+            connection.execute("UPDATE jobs SET status = 'paused' WHERE id = 'job_00000002'")
+        alembic(empty_database_url, "upgrade", "head")
+        assert one(connection, "SELECT count(*) FROM jobs") == (2000,)

@@ -61,8 +61,8 @@ class Run:
         return [(one.step, one.values[name]) for one in self.reports if isinstance(one, Metric) and name in one.values]
 
     def last_checkpoint(self) -> CheckpointSaved:
-        saved: CheckpointSaved = self.of_kind("checkpoint_saved")[-1]
-        return saved
+        saved: list[CheckpointSaved] = self.of_kind("checkpoint_saved")
+        return max(saved, key=lambda one: one.step)  # an older one may be told again, with another reason to be kept
 
     def file(self, path: str) -> Path:
         return Path(self.spec.store.removeprefix("file://")) / path
@@ -100,13 +100,15 @@ def make_run(folder: Path, data: str, *, training: dict[str, Any] | None = None,
         **changes.pop("dataset", {}),
     }
     model = changes.pop("model", "small_cnn")
-    precision = changes.pop("precision", "auto")
+    # The planner knows that two ranks are slower than one process here; who asks for two wants two.
+    strategy = "ddp" if changes.get("devices", 1) > 1 else "auto"
+    compute = {"precision": changes.pop("precision", "auto"), "strategy": strategy, **changes.pop("compute", {})}
     spec = JobSpec.model_validate(
         {
             "task": "image-classification",
             "dataset": dataset,
             "model": {"name": model} if isinstance(model, str) else model,
-            "compute": {"precision": precision},
+            "compute": compute,
             "training": {"epochs": 3, "batch_size": 12, "early_stopping": None, **(training or {})},
         }
     )

@@ -97,7 +97,7 @@ def test_swapped_labels_are_found_and_reported(tmp_path: Path) -> None:
     run = check_run(tmp_path, images)
     assert run.finish() == 0, run.log()
     assert run.outcome.result == "completed"
-    kinds = run.kinds()
+    kinds = [kind for kind in run.kinds() if kind != "efficiency"]
     assert kinds[-2:] == ["summary", "data_reported"], run.of_kind("alert_raised")
     before, after = run.of_kind("data_reported")
     assert after.path == before.path
@@ -181,8 +181,7 @@ def test_a_check_that_fails_does_not_lose_the_model(tmp_path: Path, images: Path
         run.file("jobs/local/data_report/data_report.json").write_text("{}")
         assert process.wait(120) == 0
     assert run.outcome.result == "completed"
-    [alert] = run.of_kind("alert_raised")
-    assert alert.alert == "label_check"
+    [alert] = [one for one in run.of_kind("alert_raised") if one.alert == "label_check"]
     assert "ValidationError" in alert.message
     assert json.loads(run.dir.outcome.read_bytes())["result"] == "completed"
 
@@ -196,7 +195,7 @@ def test_the_first_of_two_ranks_checks_when_both_have_trained(tmp_path: Path, im
         devices=2,
     )
     assert run.finish() == 0, run.log()
-    assert run.kinds()[-2:] == ["summary", "data_reported"]
+    assert [kind for kind in run.kinds() if kind != "efficiency"][-2:] == ["summary", "data_reported"]
     check = read_report(run).label_check
     assert check is not None
     assert check.images == 63

@@ -17,7 +17,7 @@ def test_a_run_dir_with_a_spec_is_enough(tmp_path: Path, images: Path) -> None:
     assert run.outcome.result == "completed"
     kinds = run.kinds()
     assert kinds[:5] == ["data_reported", "data_ready", "plan_chosen", "started", "first_step"]
-    assert kinds[-1] == "summary"
+    assert kinds[-2:] == ["summary", "efficiency"]
     assert [report.seq for report in run.reports] == list(range(1, len(kinds) + 1))
     [ready] = run.of_kind("data_ready")
     assert ready.classes == ["class-0", "class-1", "class-2"]
@@ -82,14 +82,15 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path, images: Path) -> 
     assert run.of_kind("alert_raised")[0].alert in {"nan", "small_batch"}
 
 
-def test_early_stopping_ends_a_run_that_completed(tmp_path: Path, images: Path) -> None:
+def test_early_stopping_brings_the_decay_forward_and_ends_a_run_that_completed(tmp_path: Path, images: Path) -> None:
+    """The rule fires after the second epoch; the cosine has not decayed, so an epoch of decay follows."""
     rule = {"metric": "validation/accuracy", "patience": 1, "min_delta": 0.9}
     run = make_run(tmp_path, f"file://{images}", training={"epochs": 50, "early_stopping": rule})
     assert run.finish() == 0, run.log()
     assert run.outcome.result == "completed"
     [stopped] = run.of_kind("early_stopped")
     assert stopped.step < 150
-    assert len(run.series("validation/accuracy")) == 2
+    assert len(run.series("validation/accuracy")) == 3
 
 
 def test_prepared_data_is_shared_by_runs(tmp_path: Path, images: Path) -> None:

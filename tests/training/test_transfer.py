@@ -17,15 +17,16 @@ from safetensors.torch import load_file
 from torchvision.models import get_model, get_model_weights
 
 from tests.training import running as runs
-from training_core import checkpoint, published, transfer
+from training_core import published, transfer
 from training_core.attempt import Attempt
-from training_core.checkpoint import Content
 from training_core.data.prepare import prepare
 from training_core.failure import Failed
+from training_core.keeping import Checkpoints, Live
 from training_core.models import make_model
 from training_core.origin import check_fit, check_origin
 from training_core.planning import plan_compute
 from training_core.published import PUBLISHED, Published
+from training_core.reports import Reports
 from training_core.rundir import EventsFile, RunSpec
 from training_core.spec import JobSpec
 from training_core.state import TrainState
@@ -285,15 +286,18 @@ def test_tensors_that_do_not_fit_are_named(change: str) -> None:
 
 def save_checkpoint(run: RunSpec) -> str:
     model = make_model("small_cnn", channels=1, classes=2)
-    content = Content(checkpoint.model_tensors(model), {}, [], {}, TrainState(step=7), [])
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    live = Live(model.state_dict(), None, optimizer, torch.amp.GradScaler("cpu", enabled=False))
     about = {
         "model": "small_cnn",
         "classes": ["a", "b"],
         "preprocessing": {"mean": [100.0], "standard_deviation": [50.0]},
     }
-    path = "jobs/earlier/trial-0/attempt-1/step-00000007"
-    checkpoint.write(open_store(run), path, content, run, about)
-    return path
+    checkpoints = Checkpoints(open_store(run), run.model_copy(update={"job_id": "earlier"}), Reports(None), about)
+    checkpoints.save(live, TrainState(step=7), 1.0)
+    checkpoints.settle()
+    checkpoints.end()
+    return "jobs/earlier/trial-0/attempt-1/step-00000007"
 
 
 def test_a_checkpoint_of_another_job_says_what_it_is(tmp_path: Path) -> None:
@@ -336,7 +340,7 @@ def test_a_manifest_that_is_none(tmp_path: Path) -> None:
     run = make_run(tmp_path, {"weights": "jobs/x"})
     for content in (b"no json", b"[]", json.dumps({"about": 3}).encode()):
         open_store(run).write("jobs/x/manifest.json", content)
-        with pytest.raises(Failed, match="not valid"):
+        with pytest.raises(Failed, match="its manifest is not what was written"):
             check_origin(run)
 
 

@@ -29,8 +29,12 @@ def test_every_reason_has_a_status_and_retries_lead_to_the_queue() -> None:
         )
 
 
-def test_terminal_jobs_offer_no_action() -> None:
-    assert all(bool(actions(status)) == (status not in TERMINAL) for status in Status)
+def test_terminal_jobs_offer_no_action_and_a_wish_leaves_only_what_goes_further() -> None:
+    for status in Status:
+        assert bool(actions(status)) == (status not in TERMINAL)
+        assert actions(status, cancelling=True) == []
+        assert set(actions(status, "check")) <= {"cancel"}
+    assert actions(Status.RUNNING, pausing=True) == actions(Status.PAUSED) == ["resume", "cancel"]
 
 
 def test_a_spec_survives_its_stored_form() -> None:

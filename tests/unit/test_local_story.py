@@ -71,6 +71,9 @@ def test_every_evaluation_is_worth_a_line() -> None:
 def test_events_that_nobody_needs_to_see_are_silent_and_unknown_ones_harmless() -> None:
     story = Story()
     assert story.tell("checkpoint.saved", {"message": "Checkpoint of step 5 saved", "data": {}}) == []
+    assert story.tell("job.paused", {"message": "Paused", "data": {}}) == ["Paused"]
+    assert (story.status, story.tell("job.resumed", {"message": "Resumed", "data": {}})) == ("paused", ["Resumed"])
+    assert story.status == "queued"
     assert story.tell("some.day", {"message": "new", "data": {}}) == []
     assert story.tell("alert.raised", {"message": "The loss is NaN", "data": {}}) == ["The loss is NaN"]
 
@@ -93,6 +96,12 @@ def test_the_result_names_accuracy_checkpoint_and_every_phase(capsys: pytest.Cap
             "seconds": {"train": 3.5, "total": 9.0},
             "images_per_second": 1234.0,
         },
+        "plan": {"prediction": {"images_per_second": 2000.0, "hours": 0.001}},
+        "efficiency": {
+            "verdict": "compute_bound",
+            "ratio_to_bound": 0.973,
+            "measured": {"images_per_second": 1800.0, "hours": 0.0012},
+        },
         "data": {"classes": ["a", "b"], "images": {"train": 70, "validation": 8}},
         "data_report": {
             "path": "jobs/j/data_report",
@@ -107,6 +116,8 @@ def test_the_result_names_accuracy_checkpoint_and_every_phase(capsys: pytest.Cap
     assert "/store/jobs/j/step-7 (2.9 MB, step 7)" in shown
     assert "78 images of 2 classes ready; 2 exact duplicates removed (data_report)" in shown
     assert "/store/jobs/j/data_report/data_report.json" in shown
+    assert "compute bound, at 97% of what this model reaches with all batches at hand" in shown
+    assert "predicted 2,000 images/s and 3.6 s, measured 1,800 and 4.3 s" in shown
     assert shown.count("1.00") == 5
     assert "in the training process: train" in shown
     assert "total" not in shown

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
+from tests.training.plans import make_plan
 from training_core.early_stop import EarlyStop
 from training_core.plan import log_every
-from training_core.schedule import learning_rate_at
+from training_core.schedule import ScheduleState, learning_rate_at
 from training_core.spec import EarlyStopping
 
 
@@ -43,8 +42,8 @@ def test_accuracy_rises() -> None:
 
 
 def test_the_learning_rate_warms_up_and_falls_to_nothing() -> None:
-    plan: Any = SimpleNamespace(warmup_steps=10, total_steps=110, learning_rate=1.0, schedule="cosine")
-    rates = [learning_rate_at(step, plan) for step in range(110)]
+    plan = make_plan(epochs=11, optimizer={"learning_rate": 1.0}, schedule={"name": "cosine", "warmup_epochs": 1})
+    rates = [learning_rate_at(step, plan, ScheduleState()) for step in range(110)]
     assert rates[0] == pytest.approx(0.1)
     assert max(rates) == rates[10] == 1.0
     assert rates[60] == pytest.approx(0.5)

@@ -23,9 +23,9 @@ from worker.settings import Settings
 
 # Trains nothing, but speaks through the run dir as both stages do: reports, obeys the stop file, writes an outcome.
 PROGRAM = """
-import json, os, sys, time
+import json, os, signal, subprocess, sys, time
 from pathlib import Path
-from training_core.events import Metric, Started
+from training_core.events import CheckpointSaved, Metric, Started
 from training_core.rundir import EventsFile, Outcome, Prepared, RunDir
 
 def prepare(run, mode):
@@ -50,7 +50,12 @@ def prepare(run, mode):
 def train(run, mode):
     with EventsFile(run.events) as events:
         events.append(Started())
-        if mode not in ("die", "silent", "deaf", "obey"):
+        if mode == "escapes":
+            child = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+            (run.path / "escaped").write_text(str(child.pid))
+        if mode == "stubborn":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if mode not in ("die", "silent", "deaf", "stubborn", "obey"):
             for step in range(1, 501):
                 events.append(Metric(step=step, epoch=step / 100, values={"train/loss": 1 / step}))
             run.write_outcome(Outcome(result="completed", phase="running"))
@@ -61,15 +66,21 @@ def train(run, mode):
         while mode == "silent":
             time.sleep(1)
         step = 0
-        while mode == "deaf" or not run.stop_requested():
+        while mode in ("deaf", "stubborn") or not run.stop_requested():
             step += 1
             events.append(Metric(step=step, epoch=0, values={"train/loss": 1.0}))
             time.sleep(0.01)  # the pace of a training step
+        events.append(CheckpointSaved(
+            path=f"jobs/job_1/trial-0/attempt-1/step-{step:08d}", step=step, epoch=0, metrics={}, size_bytes=1,
+            sha256="", kept_because="last", files={},
+        ))
         run.write_outcome(Outcome(result="stopped", phase="running", step=step))
     return 0
 
 def carry_out(stage, run):
-    (run.path / f"{stage}.json").write_text(json.dumps({"pid": os.getpid(), "environment": dict(os.environ)}))
+    fresh = __name__ == "__main__"  # an interpreter of its own, where a fork has imported this file
+    seen = {"pid": os.getpid(), "environment": dict(os.environ), "interpreter": fresh}
+    (run.path / f"{stage}.json").write_text(json.dumps(seen))
     return {"prepare": prepare, "train": train}[stage](run, run.read_spec().spec.name)
 
 if __name__ == "__main__":

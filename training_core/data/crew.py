@@ -33,6 +33,14 @@ class Slot(Protocol):
 class Crew(Protocol):
     """Fills slots. `recipe` is the number of one of the recipes that the crew was made for."""
 
+    @property
+    def threads(self) -> int:
+        """That fill now; `grow` adds one until there are `most_threads`."""
+        ...
+
+    @property
+    def most_threads(self) -> int: ...
+
     def slot(self, size: int) -> Slot:
         """Memory of `size` bytes."""
         ...
@@ -80,6 +88,10 @@ class ThreadCrew:
     @property
     def threads(self) -> int:
         return len(self._threads)
+
+    @property
+    def most_threads(self) -> int:
+        return self._most_threads
 
     def _start(self) -> None:
         ready = threading.Event()

@@ -41,6 +41,7 @@ class DaliCrew:
         self._renderers = [Renderer(pack, recipe) for recipe in recipes]
         self._pipeline = _make_pipeline(pack.channels, threads, device)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dali")
+        self.threads = self.most_threads = threads
 
     def slot(self, size: int) -> Memory:
         return Memory(size, pin=self._pin)

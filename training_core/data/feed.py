@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from training_core.data.augment.presets import SMALL_SIDE
 from training_core.data.buckets import Shape, Shapes
@@ -17,6 +18,7 @@ from training_core.data.render import Recipe, Renderer, channel_statistics
 from training_core.data.sample import Indices, Part, Sampler, evaluation_parts, read_columns, share
 from training_core.distributed import Ranks
 from training_core.plan import Plan
+from training_core.resizing import side_of
 from training_core.rundir import LoaderKind, RunSpec
 
 # Enough for the third digit of the mean; decoding more would delay the first step.
@@ -35,7 +37,7 @@ class Statistics:
 
 
 class Feed:
-    """Rank `rank` of `world_size` takes its share of every batch."""
+    """Rank `rank` of `world_size` takes its share of every batch. `side_of` an epoch is there where images grow."""
 
     def __init__(
         self,
@@ -45,11 +47,13 @@ class Feed:
         *,
         batch_size: int,
         shape: Shape,
+        side_of: Callable[[int], int] | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
         self._data, self._sampler, self._crew = data, sampler, crew
         self._batch_size, self._shape = batch_size, shape
+        self._side_of = side_of
         self._rank, self._world_size = rank, world_size
 
     def images(self, split: str) -> int:
@@ -59,10 +63,16 @@ class Feed:
     def training(self, step: int) -> Iterator[Batch]:
         """Batches from `step` on, without an end."""
         parts = (
-            part._replace(draws=share(part.draws, self._rank, self._world_size))
+            part._replace(draws=share(part.draws, self._rank, self._world_size), shape=self._shape_of(part))
             for part in self._sampler.batches(self._batch_size, self._shape, step)
         )
         return self._load(parts, TRAIN)
+
+    def _shape_of(self, part: Part) -> Shape:
+        if self._side_of is None:
+            return part.shape
+        side = self._side_of(part.epoch)
+        return side, side
 
     def evaluation(self, split: str) -> Iterator[Batch]:
         """Each image of this rank's share of a split, once: the square in its middle, which serving cuts too."""
@@ -94,22 +104,31 @@ def open_feed(data: Chosen, plan: Plan, run: RunSpec, ranks: Ranks) -> Feed:
     return Feed(
         data,
         Sampler(rows, sampling, columns, seed=plan.seed, epochs=plan.epochs),
-        make_crew(data.pack, recipes, ranks, run.loader),
+        make_crew(data.pack, recipes, ranks, run.loader, **_threads(plan, run)),
         batch_size=plan.batch_size,
         shape=(side, side),
+        side_of=partial(side_of, plan=plan) if plan.resizing is not None else None,
         rank=ranks.rank,
         world_size=ranks.world_size,
     )
 
 
-def make_crew(pack: Pack, recipes: list[Recipe], ranks: Ranks, kind: LoaderKind = "auto") -> Crew:
+def _threads(plan: Plan, run: RunSpec) -> dict[str, int]:
+    """As planned, to begin with; as many as the spec names, and no more."""
+    threads = plan.compute.loader_threads
+    return {"threads": threads} if run.spec.compute.loader_threads == "auto" else {"threads": threads, "most": threads}
+
+
+def make_crew(
+    pack: Pack, recipes: list[Recipe], ranks: Ranks, kind: LoaderKind = "auto", *, threads: int = 0, most: int = 0
+) -> Crew:
     """The kind that suits the device and the pack, or the one that the operator names.
 
-    One thread to begin with, since on a CPU each takes a core from the training; `Loader` measures how long the
-    training waits and adds threads while batches are late.
+    Of `threads` to begin with, 0 for one: on a CPU each takes a core from the training. `Loader` measures how long the
+    training waits and adds threads while batches are late, up to `most`, 0 for a share of the cores.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    most = max(1, int(cores * SHARE_OF_CORES / ranks.world_size))
+    most = most or max(1, int(cores * SHARE_OF_CORES / ranks.world_size))
     small = pack.shape is not None and max(pack.shape) <= SMALL_SIDE
     if kind == "auto":
         kind = "process" if ranks.device.type == "cuda" and not small else "threads"
@@ -119,5 +138,5 @@ def make_crew(pack: Pack, recipes: list[Recipe], ranks: Ranks, kind: LoaderKind 
 
         return DaliCrew(pack, recipes, threads=most, device=ranks.device)
     if kind == "process":
-        return ProcessCrew(pack, recipes, threads=max(1, most // 2), most_threads=most, pin=pin)
-    return ThreadCrew(pack, recipes, threads=1, most_threads=most, pin=pin)
+        return ProcessCrew(pack, recipes, threads=threads or max(1, most // 2), most_threads=most, pin=pin)
+    return ThreadCrew(pack, recipes, threads=threads or 1, most_threads=most, pin=pin)

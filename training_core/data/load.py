@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 import weakref
 from collections import deque
@@ -55,6 +56,11 @@ class Ring:
             self._crew.free(slot)
         return self._crew.slot(size)
 
+    def shrink(self, most: int) -> None:
+        """Give back free slots while there are more than `most`, the lent ones included."""
+        while self._free and len(self) > most:
+            self._crew.free(self._free.popleft())
+
     def lend(self, slot: Slot, images: Images) -> torch.Tensor:
         """A tensor over `images`, a view of the slot; the slot is free when the tensor and its views are gone."""
 
@@ -64,6 +70,16 @@ class Ring:
         # A tensor keeps the array it was made from for as long as any view of it lives.
         self._lent[id(slot)] = (slot, weakref.ref(images, take_back))
         return torch.from_numpy(images)
+
+
+@dataclass
+class Asked:
+    """How often a batch was asked for, and how often it was not there yet."""
+
+    batches: int = 0
+    late: int = 0
+    waited_seconds: float = 0.0
+    threads_added: int = 0
 
 
 class Loader:
@@ -76,7 +92,12 @@ class Loader:
         self._channels, self._recipe = channels, recipe
         self.ring = Ring(crew)
         self._waiting: deque[tuple[Part, Slot, Future[None]]] = deque()
-        self._batches, self._waited, self._looked_at = 0, 0.0, time.perf_counter()
+        self.asked = Asked()
+        self._waited, self._looked_at = 0.0, time.perf_counter()
+
+    @property
+    def crew(self) -> Crew:
+        return self._crew
 
     def __iter__(self) -> Iterator[Batch]:
         return self
@@ -88,6 +109,7 @@ class Loader:
         if not self._waiting:
             raise StopIteration
         part, slot, filled = self._waiting.popleft()
+        self.asked.late += not filled.done()
         start = time.perf_counter()
         filled.result()
         self._look(time.perf_counter() - start)
@@ -96,14 +118,29 @@ class Loader:
 
     def _look(self, waited: float) -> None:
         """More threads while the caller waits for batches. The first ones fill an empty ring and do not count."""
-        self._batches += 1
-        if self._batches > READ_AHEAD:
+        self.asked.batches += 1
+        if self.asked.batches > READ_AHEAD:
             self._waited += waited
-        if self._batches % BATCHES_BETWEEN_LOOKS == 0:
+            self.asked.waited_seconds += waited
+        if self.asked.batches % BATCHES_BETWEEN_LOOKS == 0:
             now = time.perf_counter()
             if self._waited > WAITING_SHARE * (now - self._looked_at):
-                self._crew.grow()
+                self.asked.threads_added += self._crew.grow()
             self._waited, self._looked_at = 0.0, now
+
+    def fetch(self, count: int) -> list[Batch]:
+        """The next `count` batches, or the last ones, and those after them made ready as well: nothing is being made.
+
+        They need memory for themselves, which `shrink` gives back when they are gone.
+        """
+        fetched = list(itertools.islice(self, count))
+        for _, _, filled in self._waiting:
+            filled.exception()  # an error is raised where its batch is asked for
+        return fetched
+
+    def shrink(self) -> None:
+        """Free the memory of batches beyond those that are ahead and one that the caller has."""
+        self.ring.shrink(READ_AHEAD + 2)
 
 
 class Normalise:

@@ -162,4 +162,6 @@ def _ready(meta: Meta, chosen: Selected, how: How, seconds: float) -> DataReady:
         images=chosen.images,
         prepared=how,
         seconds=seconds,
+        channels=meta.channels,
+        image_size=meta.image_size,
     )

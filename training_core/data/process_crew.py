@@ -96,6 +96,14 @@ class ProcessCrew:
         self._listener.start()
 
     @property
+    def threads(self) -> int:
+        return self._threads
+
+    @property
+    def most_threads(self) -> int:
+        return self._most_threads
+
+    @property
     def process_id(self) -> int:
         return self._process.pid
 

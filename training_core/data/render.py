@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import warnings
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from training_core.data.augment.bits import Bits
 from training_core.data.augment.boxes import Boxes, centre_boxes, random_boxes
 from training_core.data.augment.moving import move_all
-from training_core.data.augment.pixels import colour, erase, shift_and_flip
+from training_core.data.augment.pixels import colour, erase, shift_and_flip, turn
 from training_core.data.augment.presets import PRESETS
 from training_core.data.augment.trivial import trivial
 from training_core.data.buckets import Shape
@@ -58,9 +59,24 @@ class Renderer:
         bits = Bits(draws, self.seed, epoch)
         if self.together(shape):
             self._pack.gather(rows, out)
+        elif self._alike(shape):
+            resize_into(torch.from_numpy(out).permute(0, 3, 1, 2), self._whole(rows))
         else:
             self.cut(rows, *self.geometry(rows, bits, shape), out)
         self.change(bits, out)
+
+    def _alike(self, shape: Shape) -> bool:
+        """Whether all images are square pixels of one size that become whole: one resize makes a batch.
+
+        2 microseconds an image instead of 9 for 28 px to 20, and the same values.
+        """
+        stored = self._pack.shape
+        return stored is not None and stored[0] == stored[1] and shape[0] == shape[1] and not self._preset.crops(shape)
+
+    def _whole(self, rows: Indices) -> Images:
+        shape = (len(rows), *(self._pack.shape or ()), self._pack.channels)
+        size = math.prod(shape)
+        return self._pack.gather(rows, self._buffer(size)[:size].reshape(shape))
 
     def geometry(self, rows: Indices, bits: Bits, shape: Shape) -> tuple[Boxes, NDArray[np.bool_]]:
         """The part of each image that becomes its picture, and whether it is mirrored."""
@@ -112,6 +128,8 @@ class Renderer:
         preset, shape = self._preset, (out.shape[1], out.shape[2])
         if preset.area is not None and not preset.crops(shape):
             shift_and_flip(out, bits.word(SHIFT), flip=preset.flip)
+        elif preset.flip and preset.area is None:
+            turn(out, bits.below(FLIP, 2) == 1)
         if preset.moves:
             move_all(out, bits, MOVE, preset)
         if preset.colours:
@@ -132,12 +150,12 @@ def decoding_divisor(down: float, right: float) -> int:
 
 
 def resize_into(picture: torch.Tensor, pixels: Images) -> None:
-    """`picture` is `(1, channels, height, width) uint8` in channels-last memory, `pixels` `(h, w, channels)`.
+    """`picture` is `(n, channels, height, width) uint8` in channels-last memory, `pixels` `([n,] h, w, channels)`.
 
     Bilinear with antialiasing on uint8: the kernel below torchvision's `resize`, which writes where we want it. Called
     through its Python binding, which holds the interpreter's lock for some microseconds less than `torch.ops` does.
     """
-    source = torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)
+    source = torch.from_numpy(pixels if pixels.ndim == 4 else pixels[None]).permute(0, 3, 1, 2)
     size = picture.shape[2:]
     if source.shape[2:] == size:
         picture.copy_(source)

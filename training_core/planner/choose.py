@@ -2,43 +2,32 @@
 
 from __future__ import annotations
 
-from training_core.planner.compute_plan import ComputePlan, ResolvedPrecision, ResolvedStrategy
+from training_core.plan import Plan
+from training_core.planner.case import Case
+from training_core.planner.compute_plan import ComputePlan
+from training_core.planner.draft import Draft
+from training_core.planner.extras import choose_extras
 from training_core.planner.facts import HostFacts
+from training_core.planner.numerics import choose_numerics
+from training_core.planner.predict import predict
+from training_core.planner.spread import choose_spread, rank_counts
+from training_core.planner.table import ProbeTable
 from training_core.spec.compute import Compute
 
 
-def choose_compute(wanted: Compute, host: HostFacts, *, fixed_ranks: int | None = None) -> ComputePlan:
-    """`fixed_ranks` is the number of ranks that somebody else has started already (torchrun)."""
-    reasons: dict[str, str] = {}
-    strategy, ranks = _strategy(reasons, wanted, host, fixed_ranks)
-    return ComputePlan(
-        strategy=strategy, ranks=ranks, precision=_precision(reasons, wanted.precision, host), reasons=reasons
-    )
+def choose_compute(
+    wanted: Compute, plan: Plan, host: HostFacts, table: ProbeTable | None = None, *, fixed_ranks: int | None = None
+) -> ComputePlan:
+    """How to compute `plan` on `host`, with a reason for each choice and what it will take.
 
-
-def _strategy(
-    reasons: dict[str, str], wanted: Compute, host: HostFacts, fixed_ranks: int | None
-) -> tuple[ResolvedStrategy, int]:
-    ranks = fixed_ranks or host.devices
-    if wanted.strategy != "auto":
-        reasons["compute.strategy"] = "as requested"
-        return wanted.strategy, 1 if wanted.strategy == "single" else ranks
-    if ranks == 1:
-        reasons["compute.strategy"] = "one device"
-        return "single", 1
-    reasons["compute.strategy"] = f"{ranks} devices"
-    return "ddp", ranks
-
-
-def _precision(reasons: dict[str, str], wanted: str, host: HostFacts) -> ResolvedPrecision:
-    precision, reason = _auto_precision(host)
-    reasons["compute.precision"] = reason if wanted == "auto" else "as requested"
-    return precision if wanted == "auto" else wanted  # type: ignore[return-value]
-
-
-def _auto_precision(host: HostFacts) -> tuple[ResolvedPrecision, str]:
-    if host.device == "cpu":
-        return "fp32", "half precision is slower than fp32 on a CPU without matrix units for it"
-    if host.compute_capability is not None and host.compute_capability >= (8, 0):
-        return "bf16", "this GPU computes in bf16, which needs no loss scaling"
-    return "fp16", "this GPU has no bf16; fp16 with loss scaling"
+    `table` is what was measured, None for nothing. `fixed_ranks` is the number of ranks that somebody else has started
+    already (torchrun). Raises `Failed(out_of_memory)` for a training that fits no device, and `Failed(unsupported)`.
+    """
+    case = Case(wanted, plan, host, table, fixed_ranks)
+    draft = choose_extras(choose_spread(choose_numerics(Draft(case, ComputePlan(ranks=rank_counts(case)[0])))))
+    prediction = predict(case, draft.compute)
+    if draft.compute.precision != "fp32":
+        fp32 = predict(case, draft.compute.model_copy(update={"precision": "fp32"}))
+        prediction = prediction.model_copy(update={"fp32_seconds": fp32.compute_seconds})
+    probed = table.probe_seconds if table is not None else 0.0
+    return draft.compute.model_copy(update={"prediction": prediction, "probe_seconds": probed})

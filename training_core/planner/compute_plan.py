@@ -31,6 +31,7 @@ class Prediction(BaseModel):
     memory_limit_bytes: int
     hours: float
     device_hours: float
+    fp32_seconds: float | None = Field(default=None, description="`compute_seconds` in fp32, where half is chosen")
     basis: Literal["probes", "published", "none"] = "none"
 
 
@@ -39,6 +40,8 @@ class ComputePlan(BaseModel):
 
     `micro_batch_size` 0 stands for a rank's whole share, `threads` 0 for its share of the cores allowed.
     `loader_threads` 0 begins with one and grows by need. `epochs` are fewer than the recipe's where time is short.
+    `host` names what it was made for: on the like, a resumed training is computed the same way. Each of `warnings` is a
+    code, a colon and a sentence.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,6 +62,7 @@ class ComputePlan(BaseModel):
     warnings: list[str] = Field(default_factory=list)
     prediction: Prediction | None = None
     probe_seconds: float = 0.0
+    host: str = ""
 
     def share(self, batch_size: int) -> int:
         """Images of a batch that the fullest rank takes."""

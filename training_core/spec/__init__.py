@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from training_core.spec.compute import Budget, Compute, Precision, Strategy
 from training_core.spec.data import (
@@ -49,7 +49,9 @@ SPEC_VERSION = 1
 
 Work = Literal["train", "check"]
 TaskName = Literal["image-classification"]
-ModelName = Literal["auto", "small_cnn", "resnet18", "resnet50", "mobilenet_v3_small", "mobilenet_v3_large"]
+ModelName = Literal[
+    "auto", "small_cnn", "small_resnet", "resnet18", "resnet50", "mobilenet_v3_small", "mobilenet_v3_large"
+]
 ExportFormat = Literal["safetensors", "torch_export", "onnx", "onnx_int8"]
 
 
@@ -90,3 +92,10 @@ class JobSpec(Part):
     priority: Annotated[int, Field(ge=-100, le=100)] = 0
     labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=64)] = Field(default_factory=dict)
     metadata: Annotated[dict[LabelKey, LabelValue], Field(max_length=64)] = Field(default_factory=dict)
+
+    @field_validator("exports")
+    @classmethod
+    def _each_once(cls, exports: list[ExportFormat]) -> list[ExportFormat]:
+        if len(set(exports)) < len(exports):
+            raise ValueError("a format stands twice in exports")
+        return exports

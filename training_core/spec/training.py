@@ -14,7 +14,7 @@ OptimizerName = Literal[
     "sgd", "adam", "adamw", "nadam", "radam", "adamax", "adagrad", "adadelta", "rmsprop", "adafactor", "muon"
 ]
 ScheduleName = Literal["cosine", "linear", "constant", "one_cycle", "plateau"]
-AugmentationPreset = Literal["none", "light", "standard", "strong", "medical"]
+AugmentationPreset = Literal["none", "flip", "light", "standard", "strong", "medical"]
 
 
 class Optimizer(Part):

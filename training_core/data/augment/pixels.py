@@ -38,6 +38,11 @@ def shift_and_flip(images: Images, bits: NDArray[np.uint64], *, flip: bool) -> N
     images[...] = taken
 
 
+def turn(images: Images, turned: NDArray[np.bool_]) -> None:
+    """A horizontal flip of those that are `turned`."""
+    images[turned] = images[turned][:, :, ::-1]
+
+
 def _mirror(positions: NDArray[np.int64], size: int) -> NDArray[np.int64]:
     """Positions outside come back in, the border pixel not repeated."""
     last = max(1, size - 1)

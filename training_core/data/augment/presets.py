@@ -43,6 +43,7 @@ class Preset:
 
 PRESETS = {
     "none": Preset(),
+    "flip": Preset(flip=True),
     "light": Preset(area=(0.5, 1.0), flip=True),
     "standard": Preset(area=(0.25, 1.0), flip=True, brightness=0.2, contrast=0.2, cast=0.05),
     "strong": Preset(area=(0.25, 1.0), flip=True, trivial=True, erase=0.25),

@@ -1,0 +1,51 @@
+"""`/v1/plans`: what a job would do, take and cost, without booking it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Response
+from fastapi.concurrency import run_in_threadpool
+
+from api import plans, schemas, submission
+from api.auth import Principal
+from api.book.database import Sessions
+from api.deps import Caller, ProfilesOf, SessionsOf, SettingsOf
+from api.known_data import Hints
+from api.profiles import Profiles
+from api.routes.parameters import JsonBody, body_of
+from training_core.spec import JobSpec
+
+router = APIRouter(prefix="/v1/plans", tags=["plans"])
+
+
+def _hints(
+    train_images: Annotated[int | None, Query(ge=1, le=10**10, description="images that are trained on")] = None,
+    classes: Annotated[int | None, Query(ge=2, le=10**6)] = None,
+    image_size: Annotated[int | None, Query(ge=8, le=1024, description="side in pixels, once prepared")] = None,
+    channels: Annotated[int | None, Query(ge=1, le=4)] = None,
+) -> Hints:
+    return Hints(train_images, classes, image_size, channels)
+
+
+Told = Annotated[Hints, Depends(_hints)]
+
+
+@router.post("", response_model=schemas.PlanAnswer, openapi_extra=body_of("JobSpec"))
+async def make(
+    sessions: SessionsOf, caller: Caller, profiles: ProfilesOf, settings: SettingsOf, body: JsonBody, hints: Told
+) -> Response:
+    """Every `auto` of a spec resolved with its reason, and a prediction of time, memory and cost; nothing is booked.
+
+    Facts about the data come from earlier jobs and dataset checks on it, or from the query; `missing` says what is not
+    known and how to find it out.
+    """
+    spec = submission.parse(body, JobSpec)
+    submission.check(spec, profiles, settings)
+    answer = await run_in_threadpool(plan, sessions, caller, profiles, spec, hints)
+    return Response(answer.model_dump_json(), media_type="application/json")
+
+
+def plan(sessions: Sessions, caller: Principal, profiles: Profiles, spec: JobSpec, hints: Hints) -> schemas.PlanAnswer:
+    with sessions() as session:
+        return plans.plan_of(session, caller.project_id, spec, hints, profiles)

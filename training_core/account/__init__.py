@@ -1,0 +1,1 @@
+"""Where the time of an attempt went, what held it back, and what to do about it."""
