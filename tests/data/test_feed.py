@@ -145,7 +145,7 @@ def test_on_a_cpu_one_thread_begins_and_a_process_comes_when_asked_for(data: Cho
 @pytest.mark.parametrize(
     ("images", "channels", "epochs", "preset"),
     [
-        (300_000, 3, 100, "none"),
+        (300_000, 3, 100, "light"),
         (10_000, 3, 5, "none"),
         (10_000, 3, 30, "light"),
         (10_000, 3, 100, "standard"),

@@ -223,7 +223,7 @@ def test_a_step_of_a_probe_is_a_real_one() -> None:
     told: list[ProbeTable] = []
     Probe(Case(spec.compute, plan, host), 0.1, told.append).run(None)
     assert all(one.seconds > 0 for one in told[-1].timings)
-    assert told[-1].timings[0].kind == ("fp32", "channels_last", 1)
+    assert ("fp32", "channels_last", 1) in {one.kind for one in told[-1].timings}
     assert told[-1].probe_seconds > 0
 
 
