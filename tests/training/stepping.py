@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import resource
@@ -38,6 +39,7 @@ from training_core.step import train_step  # noqa: E402
 from training_core.tasks import image_classification as task  # noqa: E402
 from training_core.training import Training  # noqa: E402
 
+M_MMAP_THRESHOLD, MMAP_FROM_BYTES = -3, 2**18  # malloc.h
 CPU = torch.device("cpu")
 ALONE = Ranks(0, 1, CPU)
 SPEC = {"task": "image-classification", "dataset": {"uri": "file:///nowhere"}, "model": {"name": "small_cnn"}}
@@ -151,7 +153,12 @@ _alive: list[Any] = []
 
 
 def allow(more: int) -> None:
-    """From now on the kernel refuses to give this process more than `more` bytes beside those that it has."""
+    """From now on the kernel refuses to give this process more than `more` bytes beside those that it has.
+
+    What is freed goes back at once: glibc would keep blocks of up to 32 MiB in its heap, where a limit on addresses
+    counts them although they are free, and pieces of any size would then be too large.
+    """
+    ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, MMAP_FROM_BYTES)
     [line] = [one for one in Path("/proc/self/status").read_text().splitlines() if one.startswith("VmData")]
     limit = int(line.split()[1]) * 1024 + more
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
