@@ -1,7 +1,4 @@
-"""Optimizer steps on made-up images without a run around them, by one process or by ranks forked from it.
-
-`python -m tests.training.stepping CASE` prints what ranks found as JSON; the cases are functions below.
-"""
+"""Optimizer steps on made-up images without a run around them, by one process or by ranks forked from it."""
 
 from __future__ import annotations
 
