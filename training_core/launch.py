@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import get_args
 
 from training_core.failure import outcome_of
+from training_core.heap import keep_freed_memory
 from training_core.orders import Stage
 from training_core.origin import check_fit, check_origin
 from training_core.planning import plan_compute
@@ -106,6 +107,8 @@ class Wishes:
 def train(run_dir: RunDir) -> int:
     """The exit code: 0 completed or stopped, 1 failed."""
     run = run_dir.read_spec()
+    if run.device == "cpu":
+        keep_freed_memory()
     try:
         ranks = plan_compute(run_dir).ranks
     except Exception as error:  # noqa: BLE001  whatever it is, the run says how it ended

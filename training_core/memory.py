@@ -9,6 +9,7 @@ import torch
 from training_core import headroom
 from training_core.events import OomRecovered
 from training_core.failure import Failed
+from training_core.heap import give_back_freed_memory
 from training_core.pieces import least_piece, piece_size, smaller
 from training_core.planner.table import key_of
 from training_core.planning import look_at_host
@@ -61,6 +62,8 @@ def give_back(device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
+    else:
+        give_back_freed_memory()
 
 
 def remember(training: Training, *, ran_out: int, micro_batch_size: int) -> None:

@@ -14,6 +14,7 @@ import traceback
 from pathlib import Path
 
 from training_core.failure import outcome_of
+from training_core.heap import keep_freed_memory
 from training_core.launch import prepare_apart
 from training_core.planning import plan_compute
 from training_core.process import RANKS_PARENT_PID, end_with_parent, leave, share_cores
@@ -33,6 +34,8 @@ def main() -> int:
         print(f"{run_dir.path} has ended already ({run_dir.outcome.name} exists); take a new one", file=sys.stderr)  # noqa: T201
         return 2
     first = os.environ.get("LOCAL_RANK", "0") == "0"
+    if run_dir.read_spec().device == "cpu":
+        keep_freed_memory()
     if not run_dir.prepared.exists():
         code = prepare_apart(run_dir) if first else wait_for(run_dir.prepared, run_dir)
         if not run_dir.prepared.exists():

@@ -24,6 +24,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from benchmarks.data.machine import machine
+from training_core.heap import keep_freed_memory
 from training_core.plan import Plan, choose_plan
 from training_core.planner.case import Case
 from training_core.planner.choose import choose_compute
@@ -118,6 +119,7 @@ def alone(number: int) -> Result:
 def measure(setting: Setting) -> Result:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: setting.cores])
     share_cores()
+    keep_freed_memory()  # as a training does
     spec = JobSpec.model_validate(
         {
             "task": "image-classification",

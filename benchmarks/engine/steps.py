@@ -11,9 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from training_core.heap import keep_freed_memory
 from training_core.process import share_cores
 
 share_cores()  # before torch is there
+keep_freed_memory()  # as a training does, and for all contenders alike
 
 import torch  # noqa: E402
 

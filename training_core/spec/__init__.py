@@ -21,6 +21,17 @@ from training_core.spec.data import (
     Split,
 )  # fmt: skip
 from training_core.spec.part import Auto, LabelKey, LabelValue, Name, Part, ProfileName, SecretName, WeightsPlace
+from training_core.spec.search import (
+    AnyParameter,
+    CategoricalParameter,
+    FloatParameter,
+    IntParameter,
+    Objective,
+    Population,
+    Pruner,
+    Scalar,
+    Search,
+)  # fmt: skip
 from training_core.spec.training import (
     Augmentation,
     AugmentationPreset,
@@ -38,11 +49,12 @@ from training_core.spec.training import (
 )  # fmt: skip
 
 __all__ = [
-    "SPEC_VERSION", "Action", "Augmentation", "AugmentationPreset", "Auto", "Budget", "Cleaning", "Columns", "Compute",
-    "Dataset", "DatasetFormat", "Distillation", "EarlyStopping", "ExportFormat", "JobSpec", "LabelCheck", "LabelKey",
-    "LabelValue", "MetricName", "Model", "ModelName", "Name", "Optimizer", "OptimizerName", "Part", "Precision",
-    "ProfileName", "Resizing", "Sampling", "Schedule", "ScheduleName", "SecretName", "Split", "Strategy", "TaskName",
-    "Training", "WeightsPlace", "Work", "is_better",
+    "SPEC_VERSION", "Action", "AnyParameter", "Augmentation", "AugmentationPreset", "Auto", "Budget",
+    "CategoricalParameter", "Cleaning", "Columns", "Compute", "Dataset", "DatasetFormat", "Distillation",
+    "EarlyStopping", "ExportFormat", "FloatParameter", "IntParameter", "JobSpec", "LabelCheck", "LabelKey",
+    "LabelValue", "MetricName", "Model", "ModelName", "Name", "Objective", "Optimizer", "OptimizerName", "Part",
+    "Population", "Precision", "ProfileName", "Pruner", "Resizing", "Sampling", "Scalar", "Schedule", "ScheduleName",
+    "Search", "SecretName", "Split", "Strategy", "TaskName", "Training", "WeightsPlace", "Work", "is_better",
 ]  # fmt: skip
 
 SPEC_VERSION = 1
@@ -78,7 +90,7 @@ class Model(Part):
 
 
 class JobSpec(Part):
-    """One training job. Stored as it was validated and never changed afterwards."""
+    """One training job, or with `search` many trials of one. Stored as it was validated and never changed afterwards."""
 
     name: Name | None = None
     external_id: Name | None = None
@@ -87,6 +99,7 @@ class JobSpec(Part):
     model: Model = Model()
     compute: Compute = Compute()
     training: Training = Training()
+    search: Search | None = None
     budget: Budget = Budget()
     exports: Annotated[list[ExportFormat], Field(max_length=4)] = Field(default_factory=list)
     priority: Annotated[int, Field(ge=-100, le=100)] = 0

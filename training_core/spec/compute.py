@@ -20,10 +20,12 @@ class Compute(Part):
 
     `micro_batch_size` is the images of one forward pass on one device; a batch that has more is accumulated, and is the
     same batch. `gradient_compression` names the hook through which DDP averages gradients. `start` says whether ranks
-    are forked from the host's warm launcher or started by torchrun.
+    are forked from the host's warm launcher or started by torchrun. `share` is the part of one device, or of one CPU
+    slot, that the training takes beside others; `auto` lets the trials of a search share where that is faster.
     """
 
     profile: ProfileName | Auto = "auto"
+    share: Annotated[float, Field(ge=0.05, le=1)] | Auto = "auto"
     precision: Precision = "auto"
     strategy: Strategy = "auto"
     micro_batch_size: Count | Auto = "auto"

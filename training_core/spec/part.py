@@ -17,6 +17,8 @@ LabelValue = Annotated[str, StringConstraints(max_length=256, pattern=r"^[^\x00-
 ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f]+$")]
 LayerName = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_.]+$")]
 WeightsPlace = Annotated[str, StringConstraints(min_length=1, max_length=2048, pattern=r"^[^\s\x00-\x1f]+$")]
+JobId = Annotated[str, StringConstraints(pattern=r"^job_[0-9A-Z]{26}$")]
+FieldPath = Annotated[str, StringConstraints(max_length=256, pattern=r"^[a-z_]+(\.[A-Za-z0-9_]+)*$")]
 Fraction = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 
 
