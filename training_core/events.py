@@ -176,6 +176,21 @@ class ArtifactSaved(Report):
     about: JsonObject = Field(default_factory=dict)
 
 
+class RungReached(Report):
+    """A trial of a search came to where it ends for now, by `fraction` of its whole training.
+
+    `values` are its metrics there, over the first `images` validation images in an order that all trials share.
+    """
+
+    kind: Literal["rung_reached"] = "rung_reached"
+    rung: int = Field(ge=0)
+    fraction: float = Field(gt=0, le=1)
+    step: int
+    epoch: float
+    images: int
+    values: dict[str, float]
+
+
 class EarlyStopped(Report):
     kind: Literal["early_stopped"] = "early_stopped"
     step: int
@@ -236,6 +251,7 @@ AnyReport = Annotated[
     | OomRecovered
     | Efficiency
     | ArtifactSaved
+    | RungReached
     | EarlyStopped
     | AlertRaised
     | Summary

@@ -40,7 +40,10 @@ class RunSpec(BaseModel):
     URIs that may be read (`s3://pets/`); without any, every bucket may be, and no web address. Prepared data beyond
     `cache_bytes` is deleted, least recently used first; 0 stands for half of the disk. `loader` says who makes the
     batches: threads of the rank, one process of threads beside it (with a GPU), or DALI where it is installed.
-    `train_seconds` is how long the devices may be held: by then the worker asks for a last checkpoint.
+    `train_seconds` is how long the devices may be held: by then the worker asks for a last checkpoint. `share` is the
+    part of one device that is this run's. `rung` and `until`, a fraction of the whole training, say where it ends for
+    now, with a checkpoint; `adopt` that `resume_from` may be of another spec, whose weights, optimizer state and place
+    in the training are taken over.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,6 +65,10 @@ class RunSpec(BaseModel):
     resume_from: str | None = None
     loader: LoaderKind = "auto"
     train_seconds: float | None = Field(default=None, ge=0)
+    share: float = Field(default=1.0, gt=0, le=1)
+    rung: int | None = Field(default=None, ge=0)
+    until: float | None = Field(default=None, gt=0, le=1)
+    adopt: bool = False
 
 
 class Prepared(BaseModel):

@@ -61,6 +61,12 @@ class Reason(StrEnum):
     WORKER_LOST = "worker_lost"
     WORKER_SHUTDOWN = "worker_shutdown"
     NO_SLOT = "no_slot"
+    RUNG_REACHED = "rung_reached"
+    PROMOTED = "promoted"
+    PRUNED = "pruned"
+    OBJECTIVE_MISSING = "objective_missing"
+    ALL_TRIALS_FAILED = "all_trials_failed"
+    LIMIT_REACHED = "limit_reached"
     RETRIES_EXHAUSTED = "retries_exhausted"
 
 
@@ -73,6 +79,9 @@ class Ticket(Message):
 
     `work` is `check` for a dataset check: the data is prepared and reported, and nothing is trained, so that it needs
     no device. `train_seconds` is how long the devices may still be held in all, by `compute.max_hours` and the budget.
+    `share` is the part of its one device that the attempt takes. `spec` is that of the trial. `rung` and `until`, a
+    fraction of the whole training, say where a trial of a search ends for now; `adopt` that it goes on from another
+    trial's checkpoint with parameters of its own.
     """
 
     attempt_id: str
@@ -83,8 +92,12 @@ class Ticket(Message):
     spec: JobSpec
     device: str = Field(pattern="^(cpu|cuda)$")
     devices: int = Field(ge=0)
+    share: float = Field(default=1.0, gt=0, le=1)
     incarnation: str
     resume_from: str | None = None
+    rung: int | None = Field(default=None, ge=0)
+    until: float | None = Field(default=None, gt=0, le=1)
+    adopt: bool = False
     train_seconds: float | None = Field(default=None, ge=0)
     ends_because: Reason = Reason.TIME_LIMIT
 

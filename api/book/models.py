@@ -35,7 +35,8 @@ def _among(column: str, statuses: list[Status]) -> str:
     return f"{column} IN ({', '.join(repr(str(status)) for status in statuses)})"
 
 
-_ANY = _among("status", list(Status))
+_ANY = _among("status", [status for status in Status if status != Status.PRUNED])
+_ANY_TRIAL = _among("status", list(Status))
 _OPEN = _among("status", [status for status in Status if status not in TERMINAL])
 _HELD = _among("status", [status for status in Status if status in HELD])
 _BUSY = _among("status", [Status.QUEUED, Status.PREPARING, Status.RUNNING])  # what the dispatcher looks through
@@ -88,9 +89,11 @@ class ApiKey(Base):
 
 
 class Job(Base):
-    """A training, or a dataset check (`work`). `version` counts visible changes (the ETag), `last_event_seq` events.
+    """A training, a search, or a dataset check (`work`). `version` counts visible changes (the ETag), `last_event_seq`
+    events.
 
-    `dataset_key` is the digest of the spec's dataset part, by which later plans find what is known of that data.
+    `dataset_key` is the digest of the spec's dataset part, by which later plans find what is known of that data. A
+    search has its trials' plans, results and progress in their rows, and in `study` how far it is as a whole.
     """
 
     __tablename__ = "jobs"
@@ -132,6 +135,7 @@ class Job(Base):
     result: Mapped[JsonObject | None]
     efficiency: Mapped[JsonObject | None]
     error: Mapped[JsonObject | None]
+    study: Mapped[JsonObject | None]
     dataset_key: Mapped[str | None]
 
     __table_args__ = (
@@ -153,7 +157,14 @@ class Job(Base):
 
 
 class Trial(Base):
-    """One training of the job. `attempt` is the number of the newest attempt and the fencing token of all writes."""
+    """One training of the job. `attempt` is the number of the newest attempt and the fencing token of all writes.
+
+    In a search: `parameters` by their path in the spec, and where they came from (`origin`: `point`, `random`, `tpe`).
+    The next attempt goes to `rung`, at the fraction `until` of the whole training; without `until` to its end. It has
+    come as far as `reached`. `values` are the final ones by metric, `why` says why it ended as it did, in words.
+    `adopts` is the checkpoint of another trial that a member of a population goes on from. `sampler` is what Optuna's
+    sampler noted about it.
+    """
 
     __tablename__ = "trials"
 
@@ -163,20 +174,61 @@ class Trial(Base):
     reason: Mapped[str]
     attempt: Mapped[int] = mapped_column(default=0)
     losses: Mapped[int] = mapped_column(default=0)
+    parameters: Mapped[JsonObject] = mapped_column(default=dict, server_default="{}")
+    origin: Mapped[str | None]
+    rung: Mapped[int | None]
+    until: Mapped[float | None]
+    reached: Mapped[float] = mapped_column(default=0.0, server_default="0")
+    adopts: Mapped[str | None]
+    values: Mapped[JsonObject | None]
+    why: Mapped[str | None]
+    sampler: Mapped[JsonObject | None]
+    progress: Mapped[JsonObject | None]
+    plan: Mapped[JsonObject | None]
+    result: Mapped[JsonObject | None]
+    efficiency: Mapped[JsonObject | None]
+    error: Mapped[JsonObject | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
 
     __table_args__ = (
-        CheckConstraint(_ANY, name="status_known"),
+        CheckConstraint(_ANY_TRIAL, name="status_known"),
         CheckConstraint(f"(finished_at IS NULL) = ({_OPEN})", name="finished_when_terminal"),
         CheckConstraint(f"NOT ({_HELD}) OR attempt > 0", name="held_by_an_attempt"),
+        CheckConstraint("until > 0 AND until <= 1", name="until_is_a_fraction"),
+        CheckConstraint("reached >= 0 AND reached <= 1", name="reached_is_a_fraction"),
+        Index("ix_trials_open", "status", "job_id", postgresql_where=f"({_OPEN})"),
+    )
+
+
+class RungValue(Base):
+    """What a trial of a search was worth at a rung: the rung store of successive halving, and of `median`."""
+
+    __tablename__ = "rung_values"
+
+    job_id: Mapped[str] = mapped_column(primary_key=True)
+    trial: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    rung: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    attempt: Mapped[int]
+    fraction: Mapped[float]
+    step: Mapped[int] = mapped_column(BigInteger)
+    images: Mapped[int]
+    values: Mapped[JsonObject]
+    reported_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (
+        ForeignKeyConstraint(["job_id", "trial"], ["trials.job_id", "trials.number"]),
+        CheckConstraint("fraction > 0 AND fraction <= 1", name="fraction_is_one"),
     )
 
 
 class Attempt(Base):
     """One execution of a trial. `last_seq` is the last report in the book; `slots.py` says when `devices` are held.
 
-    `profile`, `price_per_hour` (of all devices together) and `currency` are those it was booked by. `started_at` is
-    when it began to use its devices, by its host's clock, `held_seconds` how long it did; `costs.py` adds them up.
+    `share` is the part of its one device that it takes. `profile`, `price_per_hour` (of all that it takes) and
+    `currency` are those it was booked by. `started_at` is when it began to use its devices, by its host's clock,
+    `held_seconds` how long it did; `costs.py` adds them up.
     """
 
     __tablename__ = "attempts"
@@ -189,6 +241,7 @@ class Attempt(Base):
     incarnation: Mapped[str]
     device: Mapped[str]
     devices: Mapped[int]
+    share: Mapped[float] = mapped_column(default=1.0, server_default="1")
     profile: Mapped[str | None]
     price_per_hour: Mapped[Decimal | None]
     currency: Mapped[str | None]
@@ -208,6 +261,7 @@ class Attempt(Base):
         ForeignKeyConstraint(["job_id", "trial"], ["trials.job_id", "trials.number"]),
         UniqueConstraint("job_id", "trial", "number"),
         CheckConstraint("devices >= 0", name="devices_not_negative"),
+        CheckConstraint("share > 0 AND share <= 1 AND (share = 1 OR devices <= 1)", name="share_of_one_device"),
         CheckConstraint("held_seconds >= 0", name="held_seconds_not_negative"),
         CheckConstraint("(finished_at IS NULL) = (reason IS NULL)", name="finished_has_reason"),
         Index("ix_attempts_open", "worker", postgresql_where="finished_at IS NULL"),

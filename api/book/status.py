@@ -4,6 +4,7 @@
        ^_________|____________|   on loss, shutdown of the worker, a died process, no free slot
        |_________|____________|_> paused -> queued   when a client asks
 
+A trial of a search may also wait at a rung (`paused`, `rung_reached`), and end as `pruned`, which is no failure.
 Terminal states never change. `docs/job-lifecycle.md` draws it.
 """
 
@@ -24,9 +25,10 @@ class Status(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    PRUNED = "pruned"  # a trial alone
 
 
-TERMINAL = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED})
+TERMINAL = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED, Status.PRUNED})
 HELD = frozenset({Status.PREPARING, Status.RUNNING})  # an attempt has the job; `slots.py` says when it holds devices
 
 Retry = Literal["never", "counted", "free"]
@@ -70,6 +72,12 @@ REASONS: dict[Reason, Verdict] = {
     Reason.WORKER_SHUTDOWN: Verdict(Status.QUEUED, "free"),
     Reason.NO_SLOT: Verdict(Status.QUEUED, "free"),
     Reason.RETRIES_EXHAUSTED: Verdict(Status.FAILED),
+    Reason.RUNG_REACHED: Verdict(Status.PAUSED),
+    Reason.PROMOTED: Verdict(Status.QUEUED),
+    Reason.PRUNED: Verdict(Status.PRUNED),
+    Reason.OBJECTIVE_MISSING: Verdict(Status.FAILED),
+    Reason.ALL_TRIALS_FAILED: Verdict(Status.FAILED),
+    Reason.LIMIT_REACHED: Verdict(Status.SUCCEEDED),
 }
 
 

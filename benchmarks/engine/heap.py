@@ -99,8 +99,8 @@ def table(found: dict[int, dict[str, list[tuple[float, float, float]]]]) -> str:
         )
     lines += [
         "",
-        f"Median {statistics.median(gains):.2f}x, {min(gains):.2f} to {max(gains):.2f}x. fp32, channels_last, all cores, "
-        "the whole batch; medians of processes that took turns.",
+        f"Median {statistics.median(gains):.2f}x, {min(gains):.2f} to {max(gains):.2f}x. fp32, channels_last, all "
+        "cores, the whole batch; medians of processes that took turns.",
         "",
         f"`python -m benchmarks.engine.heap` on {machine()}.",
         "",

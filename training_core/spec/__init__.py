@@ -90,7 +90,7 @@ class Model(Part):
 
 
 class JobSpec(Part):
-    """One training job, or with `search` many trials of one. Stored as it was validated and never changed afterwards."""
+    """One training job, or a search of many trials. Stored as it was validated and never changed afterwards."""
 
     name: Name | None = None
     external_id: Name | None = None

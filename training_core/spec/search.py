@@ -98,7 +98,9 @@ class Pruner(Part):
     `halving` is asynchronous successive halving (Li et al. 2020): of all trials that reached a rung, the best one in
     `reduction_factor` goes on to the next, which is as many times longer. `first_rung` is the fraction of a whole
     training that every trial gets; `auto` makes all trials together cost about three whole trainings.
-    `median` stops a trial whose best value is worse than the median of the others at the same point.
+    `median` gives a trial up whose value at an eighth of its training, or two, three …, is worse than the median of the
+    others there (Golovin et al. 2017). `hyperband` is Optuna's. Trials come to a rung, end there with a checkpoint and give
+    their devices back; those that go on continue from it.
     """
 
     name: PrunerName | Auto = "auto"
@@ -128,7 +130,8 @@ class Search(Part):
     time from the first trial on; `budget` of the job bounds what all trials together cost, `compute.max_hours` each
     trial. `warm_start` names earlier searches of the same space and data: what they found is known from the start and
     not trained again. `finish` says what happens to the best trial in the end: `continue` trains it to its full length
-    where it is not, `retrain` trains its parameters once more from the start.
+    where it is not, `retrain` trains its parameters once more from the start. `keep_trials` of the best trials keep
+    their checkpoints; those of the others are deleted once they cannot go on.
     """
 
     space: Annotated[dict[FieldPath, AnyParameter], Field(min_length=1, max_length=64)]
@@ -143,6 +146,7 @@ class Search(Part):
     max_hours: Annotated[float, Field(gt=0, le=24 * 365)] | None = None
     warm_start: Annotated[list[JobId], Field(max_length=16)] = Field(default_factory=list)
     finish: Literal["auto", "none", "continue", "retrain"] = "auto"
+    keep_trials: Annotated[int, Field(ge=1, le=1000)] = 5
 
     @field_validator("pruner", mode="before")
     @classmethod

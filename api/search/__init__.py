@@ -1,0 +1,1 @@
+"""What a search does next: plain functions over a view of its trials, without a session, a clock or a thread."""

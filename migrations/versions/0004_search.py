@@ -1,0 +1,88 @@
+"""Search: trials with parameters, rungs, values and answers of their own; attempts on a share of a device.
+
+Every step only adds or widens, as in 0003.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+revision = "0004"
+down_revision = "0003"
+branch_labels = None
+depends_on = None
+
+TIME = sa.DateTime(timezone=True)
+JSON = postgresql.JSONB(astext_type=sa.Text())
+STATUSES = "'queued', 'preparing', 'running', 'paused', 'succeeded', 'failed', 'cancelled'"
+OPEN = "'queued', 'preparing', 'running', 'paused'"
+
+COLUMNS = [
+    ("origin", sa.Text()), ("rung", sa.Integer()), ("until", sa.Double()), ("adopts", sa.Text()), ("values", JSON),
+    ("why", sa.Text()), ("sampler", JSON), ("progress", JSON), ("plan", JSON), ("result", JSON),
+    ("efficiency", JSON), ("error", JSON), ("started_at", TIME),
+]  # fmt: skip
+NEW = {
+    ("trials", "ck_trials_until_is_a_fraction"): "until > 0 AND until <= 1",
+    ("trials", "ck_trials_reached_is_a_fraction"): "reached >= 0 AND reached <= 1",
+    ("attempts", "ck_attempts_share_of_one_device"): "share > 0 AND share <= 1 AND (share = 1 OR devices <= 1)",
+}
+
+
+def upgrade() -> None:
+    op.add_column("jobs", sa.Column("study", JSON, nullable=True))
+    for name, kind in COLUMNS:
+        op.add_column("trials", sa.Column(name, kind, nullable=True))
+    op.add_column("trials", sa.Column("parameters", JSON, server_default="{}", nullable=False))
+    op.add_column("trials", sa.Column("reached", sa.Double(), server_default="0", nullable=False))
+    op.add_column("trials", sa.Column("created_at", TIME, server_default=sa.text("now()"), nullable=False))
+    op.create_index("ix_trials_open", "trials", ["status", "job_id"], postgresql_where=f"(status IN ({OPEN}))")
+    op.add_column("attempts", sa.Column("share", sa.Double(), server_default="1", nullable=False))
+    _create_rung_values()
+    op.drop_constraint(op.f("ck_trials_status_known"), "trials", type_="check")
+    op.create_check_constraint(
+        op.f("ck_trials_status_known"), "trials", f"status IN ({STATUSES}, 'pruned')", postgresql_not_valid=True
+    )
+    for (table, name), condition in NEW.items():
+        op.create_check_constraint(op.f(name), table, condition, postgresql_not_valid=True)
+    with op.get_context().autocommit_block():
+        for table, name in (("trials", "ck_trials_status_known"), *NEW):
+            op.execute(f"ALTER TABLE {table} VALIDATE CONSTRAINT {name}")
+
+
+def _create_rung_values() -> None:
+    op.create_table(
+        "rung_values",
+        sa.Column("job_id", sa.Text(), nullable=False),
+        sa.Column("trial", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("rung", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("attempt", sa.Integer(), nullable=False),
+        sa.Column("fraction", sa.Double(), nullable=False),
+        sa.Column("step", sa.BigInteger(), nullable=False),
+        sa.Column("images", sa.Integer(), nullable=False),
+        sa.Column("values", JSON, nullable=False),
+        sa.Column("reported_at", TIME, server_default=sa.text("now()"), nullable=False),
+        sa.CheckConstraint("fraction > 0 AND fraction <= 1", name=op.f("ck_rung_values_fraction_is_one")),
+        sa.ForeignKeyConstraint(
+            ["job_id", "trial"], ["trials.job_id", "trials.number"], name=op.f("fk_rung_values_job_id_trial")
+        ),
+        sa.PrimaryKeyConstraint("job_id", "trial", "rung", name=op.f("pk_rung_values")),
+    )
+
+
+def downgrade() -> None:
+    """A pruned trial is a cancelled one to the older schema."""
+    trials = sa.table("trials", sa.column("status"))
+    op.execute(trials.update().where(trials.c.status == "pruned").values(status="cancelled"))
+    for table, name in NEW:
+        op.drop_constraint(op.f(name), table, type_="check")
+    op.drop_constraint(op.f("ck_trials_status_known"), "trials", type_="check")
+    op.create_check_constraint(op.f("ck_trials_status_known"), "trials", f"status IN ({STATUSES})")
+    op.drop_table("rung_values")
+    op.drop_index("ix_trials_open", table_name="trials")
+    op.drop_column("attempts", "share")
+    for name in ("created_at", "reached", "parameters", *(name for name, _ in COLUMNS)):
+        op.drop_column("trials", name)
+    op.drop_column("jobs", "study")
