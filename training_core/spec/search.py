@@ -99,8 +99,8 @@ class Pruner(Part):
     `reduction_factor` goes on to the next, which is as many times longer. `first_rung` is the fraction of a whole
     training that every trial gets; `auto` makes all trials together cost about three whole trainings.
     `median` gives a trial up whose value at an eighth of its training, or two, three …, is worse than the median of the
-    others there (Golovin et al. 2017). `hyperband` is Optuna's. Trials come to a rung, end there with a checkpoint and give
-    their devices back; those that go on continue from it.
+    others there (Golovin et al. 2017). `hyperband` is Optuna's. Trials come to a rung, end there with a checkpoint and
+    give their devices back; those that go on continue from it.
     """
 
     name: PrunerName | Auto = "auto"
