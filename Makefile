@@ -5,9 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PEERS := $(VENV)/.peers
-ENGINE := submit overhead planner_regret communication time_to_accuracy checkpoint_stall kill faults oom
+ENGINE := submit overhead heap planner_regret communication time_to_accuracy checkpoint_stall kill faults oom
+SEARCH := compete cost overhead chaos ten_thousand
 
-.PHONY: demo up down test test-long check lint types imports lock benchmark-data benchmark-engine clean help
+.PHONY: demo up down test test-long check lint types imports lock benchmark-data benchmark-engine benchmark-search clean help
 
 help:           ## what there is
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/: .*## /\t/' | expand -t 18
@@ -43,6 +44,10 @@ benchmark-data: $(PEERS)  ## the data path beside its peers (about half an hour)
 benchmark-engine: $(PEERS)  ## planner, step, checkpoints, time to accuracy beside their peers (about two hours); writes benchmarks/engine/RESULTS.md
 	for one in $(ENGINE); do $(BIN)/python -m benchmarks.engine.$$one || exit 1; done
 	cat benchmarks/engine/summary.md benchmarks/engine/results/*.md > benchmarks/engine/RESULTS.md
+
+benchmark-search: $(PEERS)  ## searches beside Optuna and Ray Tune (about an hour); writes benchmarks/search/RESULTS.md
+	for one in $(SEARCH); do $(BIN)/python -m benchmarks.search.$$one || exit 1; done
+	cat benchmarks/search/summary.md benchmarks/search/results/*.md > benchmarks/search/RESULTS.md
 
 test-long: $(READY)  ## the tests that are too long for every day
 	$(BIN)/python -m pytest -m long --timeout 1200
