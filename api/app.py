@@ -18,7 +18,19 @@ from api.book.database import make_engine, make_sessions
 from api.dataset_check import CheckSpec
 from api.limits import BodyLimit
 from api.profiles import Profiles
-from api.routes import artifacts, checkpoints, data_reports, dataset_checks, events, fleet, health, jobs, metrics, plans
+from api.routes import (
+    artifacts,
+    checkpoints,
+    data_reports,
+    dataset_checks,
+    events,
+    fleet,
+    health,
+    jobs,
+    metrics,
+    plans,
+    trials,
+)
 from api.settings import Settings
 from api.store import Store
 from training_core.spec import JobSpec
@@ -48,7 +60,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.profiles = Profiles.load(settings.profiles_file)
     app.state.store = Store(settings)
     errors.install(app)
-    for part in (jobs, plans, events, metrics, checkpoints, artifacts, data_reports, dataset_checks, fleet, health):
+    for part in (
+        jobs, trials, plans, events, metrics, checkpoints, artifacts, data_reports, dataset_checks, fleet, health
+    ):  # fmt: skip
         app.include_router(part.router)
     app.add_middleware(BodyLimit, limit_bytes=settings.body_limit_bytes, receive_seconds=settings.receive_seconds)
     app.middleware("http")(_name_request)

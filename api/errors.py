@@ -31,6 +31,7 @@ class Code(StrEnum):
     METHOD_NOT_ALLOWED = "method_not_allowed"
     BODY_TIMEOUT = "body_timeout"
     INVALID_TRANSITION = "invalid_transition"
+    NOT_A_SEARCH = "not_a_search"
     CHECKPOINT_DELETED = "checkpoint_deleted"
     EXTERNAL_ID_TAKEN = "external_id_taken"
     BODY_TOO_LARGE = "body_too_large"
@@ -75,6 +76,14 @@ class Problem(Exception):
 def not_found(what: str) -> Problem:
     """Also for what belongs to another project: its existence is nobody else's business."""
     return Problem(404, Code.NOT_FOUND, f"There is no such {what} in this project")
+
+
+def no_account_yet(*, over: bool) -> Problem:
+    if over:
+        hint = "It ended before its training had reported one; `reason` and `error` say why"
+    else:
+        hint = "The training reports it seconds after its first steps, and renews it until its end"
+    return Problem(404, Code.NOT_FOUND, "There is no efficiency account yet", hint=hint, retryable=not over)
 
 
 def invalid_transition(error: InvalidTransition, hint: str | None = None) -> Problem:

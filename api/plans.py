@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from api import render, schemas
+from api import render, schemas, search_plans
 from api.book import costs, queries, slots
 from api.book.costs import HOUR_SECONDS, money
 from api.book.models import Probe, Worker
@@ -23,6 +23,7 @@ from api.book.slots import Room
 from api.errors import Code, Problem
 from api.known_data import Hints, KnownData, known_data, weights_model
 from api.profiles import Profile, Profiles
+from api.search_plans import Known
 from training_core.failure import Failed
 from training_core.plan import Plan, choose_plan
 from training_core.planner.choose import choose_compute
@@ -60,13 +61,17 @@ class Made:
 
 
 def plan_of(session: Session, project_id: str, spec: JobSpec, hints: Hints, profiles: Profiles) -> schemas.PlanAnswer:
-    """What is known of the job's future. Raises a 422 problem for a spec that its training would refuse."""
+    """What is known of the job's future; of a search, one whole training by the job's own values, and then all of it.
+
+    Raises a 422 problem for a spec that its training would refuse.
+    """
     online = [room for room in slots.rooms(session) if room.worker.status == "online"]
     place = _likely_place(profiles.choose(spec.compute.profile, [room.worker for room in online]), online)
     data = known_data(session, project_id, spec, hints)
     network = weights_model(session, project_id, spec)
     made = _make(session, spec, data, place, network)
     profile, room = place.profile, place.room
+    known = _known(made.prediction, profile, online)
     return schemas.PlanAnswer(
         plan=_as_in_a_job(made.plan, decided=room is not None) if made.plan is not None else None,
         data_from=data.source,
@@ -75,13 +80,23 @@ def plan_of(session: Session, project_id: str, spec: JobSpec, hints: Hints, prof
         device_name=room.worker.device_name if room is not None else None,
         hours=_hours(made.prediction),
         cost=_cost(made.prediction, profile),
+        search=search_plans.plan_of(session, project_id, spec, known) if spec.search is not None else None,
         queue=schemas.Queue(
             position=queries.position_of_next(session, spec.priority),
             reason=render.why_a_job_waits(spec.compute.profile, profiles, online, data_ready=False),
         ),
         missing=[*data.missing, *_missing_network(spec, network), *_missing_host(spec, place), *made.missing],
-        warnings=[*_plan_warnings(spec, made.plan), *_limit_warnings(spec, made.prediction, profile)],
+        warnings=[
+            *_plan_warnings(spec, made.plan),
+            *(_limit_warnings(spec, made.prediction, profile) if spec.search is None else ()),
+            *(search_plans.limit_warnings(spec, known) if spec.search is not None else ()),
+        ],
     )
+
+
+def _known(prediction: Prediction | None, profile: Profile | None, online: list[Room]) -> Known:
+    workers = [room.worker for room in online if room.lends]
+    return Known(prediction, profile, workers, SPREAD[prediction.basis if prediction is not None else "none"])
 
 
 def _likely_place(profile: Profile | None, online: list[Room]) -> Place:

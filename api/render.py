@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy.orm import Session
 
-from api import accounts, schemas
+from api import accounts, render_search, schemas
 from api.book import costs, lifecycle, queries, slots, status
+from api.book.costs import Spent
 from api.book.models import Artifact, Attempt, Checkpoint, Event, Job
 from api.book.series import Series
 from api.book.slots import Room
 from api.book.status import Status
 from api.dataset_check import CheckSpec
 from api.profiles import Profiles
-from training_core.spec import JobSpec
+from training_core.spec import JobSpec, Search
 
 NOBODY_ONLINE = "No worker is online; start one with `python -m worker`"
 JOB_PARTS = ("events", "stream", "metrics", "checkpoints", "artifacts", "efficiency", "data_report")
@@ -23,10 +23,10 @@ CHECK_PARTS = ("events", "data_report")
 
 
 def job(session: Session, row: Job, profiles: Profiles) -> schemas.JobAnswer:
-    best, attempts = queries.best_checkpoint(session, row.id), queries.attempts_of(session, row.id)
-    so_far = costs.spent(attempts, row.updated_at)
+    attempt, so_far = queries.newest_attempt(session, row.id), costs.total(session, row.id, row.updated_at)
+    parts = (*JOB_PARTS, "trials") if queries.is_search(row) else JOB_PARTS
     return schemas.JobAnswer(
-        **_shared(session, row, attempts, profiles),
+        **_shared(session, row, attempt, profiles),
         pause_requested=row.pause_requested_at is not None,
         profile_requested=row.profile_requested_at is not None,
         priority=row.priority,
@@ -38,21 +38,22 @@ def job(session: Session, row: Job, profiles: Profiles) -> schemas.JobAnswer:
             first_step=row.first_step_at,
             finished=row.finished_at,
         ),
-        progress=job_progress(row),
-        best=schemas.Best(checkpoint=best.id, step=best.step, metrics=best.metrics) if best else None,
+        progress=job_progress(row, so_far),
+        best=_best(session, row),
         plan=row.plan,
         result=row.result,
-        efficiency=accounts.summary(row, so_far),
-        cost=accounts.cost(row, attempts, so_far, profiles),
+        study=row.study,
+        efficiency=accounts.summary(row.efficiency, so_far),
+        cost=accounts.cost(row, attempt, so_far, profiles),
         device_hours=round(so_far.device_seconds / costs.HOUR_SECONDS, 6),
         spec=row.spec,
-        urls={name: f"/v1/jobs/{row.id}/{name}" for name in JOB_PARTS},
+        urls={name: f"/v1/jobs/{row.id}/{name}" for name in parts},
     )
 
 
 def dataset_check(session: Session, row: Job, profiles: Profiles) -> schemas.DatasetCheckAnswer:
     return schemas.DatasetCheckAnswer(
-        **_shared(session, row, queries.attempts_of(session, row.id), profiles),
+        **_shared(session, row, queries.newest_attempt(session, row.id), profiles),
         phases=schemas.CheckPhases(
             queued=row.queued_at,
             dispatched=row.dispatched_at,
@@ -64,9 +65,9 @@ def dataset_check(session: Session, row: Job, profiles: Profiles) -> schemas.Dat
     )
 
 
-def _shared(session: Session, row: Job, attempts: Sequence[Attempt], profiles: Profiles) -> dict[str, Any]:
-    """The fields of `schemas.WorkAnswer` that are the same for jobs and checks."""
-    state, attempt = Status(row.status), attempts[-1] if attempts else None
+def _shared(session: Session, row: Job, attempt: Attempt | None, profiles: Profiles) -> dict[str, Any]:
+    """The fields of `schemas.WorkAnswer` that are the same for jobs and checks; `attempt` is the newest."""
+    state = Status(row.status)
     return {
         "id": row.id,
         "name": row.name,
@@ -80,7 +81,7 @@ def _shared(session: Session, row: Job, attempts: Sequence[Attempt], profiles: P
         "labels": row.labels,
         "metadata": row.client_metadata,
         "attempt": attempt.number if attempt else 0,
-        "hosts": [attempt.worker] if attempt and attempt.finished_at is None else [],
+        "hosts": _hosts(session, row, attempt),
         "created_at": row.created_at,
         "updated_at": row.updated_at,
         "queue": queue(session, row, profiles) if state == Status.QUEUED else None,
@@ -90,15 +91,37 @@ def _shared(session: Session, row: Job, attempts: Sequence[Attempt], profiles: P
     }
 
 
+def _hosts(session: Session, row: Job, attempt: Attempt | None) -> list[str]:
+    if queries.is_search(row):
+        return queries.hosts_of(session, row.id)
+    return [attempt.worker] if attempt is not None and attempt.finished_at is None else []
+
+
 def _data_report(row: Job) -> schemas.DataReportSummary | None:
     return schemas.DataReportSummary.model_validate(row.data_report) if row.data_report else None
 
 
-def job_progress(row: Job) -> schemas.Progress | None:
-    if not row.progress:
+def job_progress(row: Job, so_far: Spent) -> schemas.Progress | None:
+    if not queries.is_search(row):
+        return training_progress(row.progress)
+    return render_search.progress(row, Search.model_validate(row.spec["search"]), so_far)
+
+
+def training_progress(told: dict[str, Any] | None) -> schemas.Progress | None:
+    """Of one training, as it last reported."""
+    if not told:
         return None
-    facts = {key: row.progress[key] for key in ("fraction", "epoch", "step", "eta_seconds")}
-    return schemas.Progress(**facts, samples_per_second=row.progress["images_per_second"])
+    facts = {key: told[key] for key in ("fraction", "epoch", "step", "eta_seconds")}
+    return schemas.Progress(**facts, samples_per_second=told["images_per_second"])
+
+
+def _best(session: Session, row: Job) -> schemas.Best | None:
+    if queries.is_search(row):
+        return render_search.best(session, row)
+    kept = queries.best_checkpoint(session, row.id)
+    if kept is None:
+        return None
+    return schemas.Best(trial=kept.trial, value=None, checkpoint=kept.id, step=kept.step, metrics=kept.metrics)
 
 
 def queue(session: Session, row: Job, profiles: Profiles) -> schemas.Queue:
@@ -134,25 +157,6 @@ def why_a_job_waits(name: str, profiles: Profiles, online: list[Room], *, data_r
     if not data_ready and not any(room.takes(profile.devices, ready=False) for room in serving):
         return f"All slots for profile {profile.name} are taken or awaited by jobs whose data is being prepared"
     return "A slot is free; the dispatcher takes the job next"
-
-
-def efficiency(session: Session, row: Job, profiles: Profiles) -> schemas.EfficiencyAnswer | None:
-    """None until the training has reported its first account."""
-    if row.efficiency is None:
-        return None
-    attempts = queries.attempts_of(session, row.id)
-    so_far = costs.spent(attempts, row.updated_at)
-    return schemas.EfficiencyAnswer(
-        job_id=row.id,
-        step=row.efficiency["step"],
-        final=row.efficiency["final"],
-        account=row.efficiency["account"],
-        measured=accounts.measured(row.efficiency["account"], so_far),
-        prediction=(row.plan or {}).get("prediction"),
-        phases=accounts.phase_seconds(row),
-        cost=accounts.cost(row, attempts, so_far, profiles),
-        device_hours=round(so_far.device_seconds / costs.HOUR_SECONDS, 6),
-    )
 
 
 def event(row: Event) -> schemas.EventAnswer:

@@ -1,8 +1,12 @@
-"""Reads checkpoints, artifacts and data reports out of the store. All that it writes there are the marks of pins."""
+"""Reads checkpoints, artifacts and data reports out of the store.
+
+All that it writes there are the marks of pins, and all that it deletes are checkpoints of trials that cannot go on.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,6 +16,7 @@ from typing import Any, NamedTuple
 import fsspec
 from botocore.exceptions import BotoCoreError
 from fastapi.responses import StreamingResponse
+from fsspec.implementations.local import LocalFileSystem
 
 from api.errors import Code, Problem
 from api.settings import Settings
@@ -61,6 +66,26 @@ class Store:
             with suppress(FileNotFoundError):
                 files.rm_file(path)
 
+    def delete_checkpoint(self, job_id: str, trial: int, folder: str, *, first: str, unless: str) -> bool:
+        """Remove a checkpoint's folder, its file `first` before the others; False when a file `unless` keeps it.
+
+        A folder that is gone already counts as removed, but not with the whole store, which is a 503 problem. Raises
+        `Misplaced` for any path that is not exactly that of a checkpoint of this trial, or that a link leads elsewhere.
+        """
+        if re.fullmatch(rf"jobs/{re.escape(job_id)}/trial-{trial}/attempt-\d+/step-\d+", folder) is None:
+            raise Misplaced(folder)
+        with _explained(), suppress(FileNotFoundError):
+            files, path = self._locate(folder, "")
+            files.invalidate_cache()
+            if isinstance(files, LocalFileSystem):
+                _check_real(path, folder)
+            if files.exists(f"{path}/{unless}"):
+                return False
+            with suppress(FileNotFoundError):
+                files.rm_file(f"{path}/{first}")
+            files.rm(path, recursive=True)
+        return True
+
     def _locate(self, folder: str, name: str) -> tuple[Any, str]:
         parts = PurePosixPath(folder, name).parts
         if any(part in ("..", "/") or "\\" in part for part in parts):
@@ -76,6 +101,19 @@ class Store:
         secret = json.loads(self._credentials.read_text())["store"]
         options = {name: secret[name] for name in ("key", "secret", "token") if name in secret}
         return options | {"client_kwargs": {"endpoint_url": secret.get("endpoint_url")}, "config_kwargs": BOUNDED}
+
+
+class Misplaced(Exception):
+    """A path in the book that is not where the job's checkpoints lie; nothing there was touched."""
+
+
+def _check_real(path: str, folder: str) -> None:
+    """Raises `Misplaced` where a link below the store's root leads away from it, `OSError` where there is no store."""
+    root = os.path.realpath(path.removesuffix(folder))
+    if not os.path.isdir(root):
+        raise NotADirectoryError(root)
+    if os.path.realpath(path) != os.path.join(root, folder):
+        raise Misplaced(folder)
 
 
 @contextmanager

@@ -16,7 +16,8 @@ from sse_starlette import ServerSentEvent
 
 from api import render, schemas
 from api.bells import POLL_SECONDS, Bells, ring
-from api.book import queries, series
+from api.book import costs, queries, series
+from api.book.costs import Spent
 from api.book.database import Sessions
 from api.book.models import Job
 from api.book.status import TERMINAL
@@ -52,12 +53,17 @@ class News:
     over: bool
 
 
-async def follow(sessions: Sessions, bells: Bells, job_id: str, cursor: Cursor) -> AsyncIterator[ServerSentEvent]:
-    """Everything behind `cursor`, then everything new, until the job has ended and all was said."""
+async def follow(
+    sessions: Sessions, bells: Bells, job_id: str, cursor: Cursor, trial: int | None = None
+) -> AsyncIterator[ServerSentEvent]:
+    """Everything behind `cursor`, then everything new, until the job has ended and all was said.
+
+    Of a search everything but the points of its trials' curves; with `trial` all about that one, points too.
+    """
     async with bells.listening(job_id) as bell:
         while True:
             bell.clear()
-            news = await run_in_threadpool(_look, sessions, job_id, cursor)
+            news = await run_in_threadpool(_look, sessions, job_id, cursor, trial)
             for message in news.messages:
                 yield message
             if news.over:
@@ -67,29 +73,30 @@ async def follow(sessions: Sessions, bells: Bells, job_id: str, cursor: Cursor) 
                 await ring(bell, POLL_SECONDS)
 
 
-def _look(sessions: Sessions, job_id: str, cursor: Cursor) -> News:
+def _look(sessions: Sessions, job_id: str, cursor: Cursor, trial: int | None) -> News:
     """One short transaction; no connection is held while the client reads."""
     messages: list[ServerSentEvent] = []
     with sessions() as session:
         job = session.get_one(Job, job_id)
         if job.version == cursor.version and job.status not in TERMINAL:
             return News([], over=False)
-        events = queries.events_after(session, job_id, cursor.seq, BATCH_EVENTS)
+        events = queries.events_after(session, job_id, cursor.seq, BATCH_EVENTS, trial=trial)
+        drawn = trial if queries.is_search(job) else 0
         for row in events:
             cursor.seq = row.seq
-            if row.type == "job.started":
+            if row.type in ("job.started", "trial.started") and row.trial == drawn:
                 _walk_back(cursor, int(row.data.get("resumed_from_step", 0)))
             messages.append(_message(row.type, render.event(row), cursor))
-        fresh = _new_points(session, job_id, cursor)
+        fresh = _new_points(session, job_id, drawn, cursor) if drawn is not None else []
         if fresh:
             answer = schemas.MetricsAnswer(job_id=job_id, series=fresh, cursor=max(cursor.steps.values()))
             messages.append(_message("metrics", answer, cursor))
-        progress = render.job_progress(job)
+        progress = render.job_progress(job, _spent(session, job))
         if progress is not None and job.version != cursor.version:
             messages.append(_message("progress", progress, cursor))
         if len(events) == BATCH_EVENTS:
             return News(messages, over=False)
-        cursor.version = job.version
+        cursor.version, cursor.seq = job.version, max(cursor.seq, job.last_event_seq)
         return News(messages, over=job.status in TERMINAL)
 
 
@@ -99,14 +106,20 @@ def _walk_back(cursor: Cursor, step: int) -> None:
     cursor.steps = {name: min(known, step) for name, known in cursor.steps.items()}
 
 
-def _new_points(session: Session, job_id: str, cursor: Cursor) -> list[schemas.SeriesAnswer]:
+def _new_points(session: Session, job_id: str, trial: int, cursor: Cursor) -> list[schemas.SeriesAnswer]:
     fresh = []
-    for name, last_step in series.heads(session, job_id).items():
+    for name, last_step in series.heads(session, job_id, trial).items():
         known = cursor.steps.get(name, cursor.step)
         if last_step > known:
-            fresh += [render.series(one) for one in series.read(session, job_id, names=[name], after=known)]
+            found = series.read(session, job_id, names=[name], trials=[trial], after=known)
+            fresh += [render.series(one) for one in found]
             cursor.steps[name] = last_step
     return fresh
+
+
+def _spent(session: Session, job: Job) -> Spent:
+    """What the time that a search has left is told by; a training tells its own."""
+    return costs.total(session, job.id, job.updated_at) if queries.is_search(job) else Spent()
 
 
 def _message(kind: str, answer: schemas.Answer, cursor: Cursor) -> ServerSentEvent:

@@ -19,9 +19,12 @@ from api.book.models import IdempotencyKey, Job
 from api.dataset_check import CheckSpec
 from api.errors import Code, Problem, invalid_request
 from api.profiles import Profiles
+from api.search.load import misfits
 from api.settings import Settings
 from training_core.failure import Failed
 from training_core.spec import JobSpec, Part
+from training_core.spec.space_faults import faults
+from training_core.spec.space_values import Fault
 from training_core.together import check_together
 
 Asked = TypeVar("Asked", bound=Part)
@@ -106,10 +109,30 @@ def check(spec: JobSpec, profiles: Profiles, settings: Settings) -> None:
     if profile != "auto" and profile not in profiles.by_name:
         raise invalid_request([_fault(("compute", "profile"), "profile", profile, list(profiles.by_name))])
     _check_uri(spec.dataset.uri, settings)
+    if found := faults(spec):
+        raise invalid_request([_space_fault(fault) for fault in found])
     try:
         check_together(spec)
     except Failed as problem:
         raise Problem(422, Code.UNSUPPORTED, problem.message, hint=problem.hint) from None
+
+
+def check_warm_start(session: Session, project_id: str, spec: JobSpec) -> None:
+    """Raises a 422 for an earlier search that a new one cannot start from."""
+    found = misfits(session, project_id, spec)
+    if found:
+        places = [(("search", "warm_start", one.index), one.why) for one in found]
+        raise invalid_request([_space_fault(Fault(place, why)) for place, why in places])
+
+
+def _space_fault(fault: Fault) -> dict[str, Any]:
+    place = ("body", *fault.place)
+    if not fault.allowed:
+        return {"type": "value_error", "loc": place, "ctx": {"error": fault.message}}
+    expected = ", ".join(f"'{name}'" for name in fault.allowed)
+    return {
+        "type": "literal_error", "loc": place, "msg": fault.message, "input": fault.given, "ctx": {"expected": expected}
+    }  # fmt: skip
 
 
 def check_without_training(spec: CheckSpec, settings: Settings) -> None:
@@ -169,6 +192,7 @@ def _book(session: Session, caller: Principal, asked: JobSpec | CheckSpec, key: 
     if isinstance(asked, CheckSpec):
         job = lifecycle.submit(session, caller.project_id, asked.as_job(), "check")
     else:
+        check_warm_start(session, caller.project_id, asked)
         job = lifecycle.submit(session, caller.project_id, asked)
     if key is not None:
         row = {"project_id": caller.project_id, "key": key, "request_sha256": digest, "job_id": job.id}

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from training_core import augmentation_check, checkpoint, keeping, rate_test, resuming
+from training_core import adopting, augmentation_check, checkpoint, keeping, rate_test, resuming
 from training_core.account.accounting import Accounting, seconds_before
 from training_core.agreement import Agreement
 from training_core.clock import PhaseClock
@@ -28,7 +28,7 @@ from training_core.failure import Failed, outcome_of
 from training_core.hosts import agree
 from training_core.label_check import check_labels
 from training_core.learner import Materials, build_network, gather, make_learner, weights_model
-from training_core.loop import fit
+from training_core.loop import Ending, fit
 from training_core.models import has_batch_norm
 from training_core.objective import Objective
 from training_core.optim import make_optimizer
@@ -39,11 +39,17 @@ from training_core.recipe import DataFacts
 from training_core.reports import Reports
 from training_core.rundir import EventsFile, Outcome, Prepared, RunDir, RunSpec
 from training_core.slow_half import follow_state, watch
-from training_core.store import open_store
+from training_core.store import Store, open_store
 from training_core.training import Training
 from training_core.wire import Reason
 
 FEW_IMAGES_FOR_BATCH_NORM = 8
+# What the outcome says of each.
+ENDINGS: dict[Ending, tuple[str, Reason | None]] = {
+    "completed": ("completed", None),
+    "rung_reached": ("completed", Reason.RUNG_REACHED),
+    "stopped": ("stopped", None),
+}
 
 
 class Attempt:
@@ -60,13 +66,14 @@ class Attempt:
     def run(self) -> int:
         """The exit code: 0 completed or stopped, 1 failed."""
         try:
-            result = self._train()
+            ending = self._train()
         except Exception as error:  # noqa: BLE001  whatever it is, the run says how it ended
             return self._end(error)
         finally:
             leave()
         if self._speaks:
-            self._run_dir.write_outcome(Outcome(result=result, phase="running", step=self._step))
+            result, reason = ENDINGS[ending]
+            self._run_dir.write_outcome(Outcome(result=result, reason=reason, phase="running", step=self._step))
         return 0
 
     @property
@@ -85,10 +92,10 @@ class Attempt:
         self._run_dir.write_outcome(outcome)
         return 0 if outcome.result == "stopped" else 1
 
-    def _train(self) -> str:
+    def _train(self) -> Ending:
         run = self._run_dir.read_spec()
         with self._clock.phase("startup"):
-            ranks = join(run.device)
+            ranks = join(run.device, run.share)
             self._rank = ranks.rank if ranks.world_size > 1 else None
             self._speaks = ranks.first_of_host
             agree(self._run_dir, run, self._prepared, ranks)
@@ -100,12 +107,12 @@ class Attempt:
                 self._training = assemble(self._run_dir, run, self._prepared, ranks, reports=reports, clock=self._clock)
             self._phase = "running"
             with Accounting(self._training) as accounting:
-                result = fit(self._training, accounting)
-                if result == "completed":
+                ending = fit(self._training, accounting)
+                if ending == "completed":
                     with self._clock.phase("finish"):
                         check_labels(self._training)
                         export_models(self._training)
-            return result
+            return ending
         finally:
             if self._training is not None:
                 self._training.feed.close()
@@ -126,6 +133,8 @@ def assemble(
     materials = gather(run, data, content, run_dir.stop_requested)
     plan = rate_test.decide(make_plan(run_dir, materials, content), materials, run_dir, ranks, reports)
     plan = augmentation_check.decide(plan, materials, run_dir, ranks, reports)
+    if content is not None and content.adopted:
+        adopting.check_alike(path, content, plan, data.meta)
     network = build_network(materials, plan, ranks.device, content)
     reports.say(plan.report())
     learner = make_learner(network, materials, plan, ranks)
@@ -157,18 +166,15 @@ def assemble(
         clock=clock,
     )
     if content is not None:
-        restore(training, content)
+        go_on(training, content)
     training.exchange, training.parallel = exchange, exchange.parallel
     training.stopwatch = watch(training)
     if ranks.first:
         training.checkpoints.begin(training.state)
         check_room(training, store)
     reports.say(Started(resumed_from_step=training.state.step, checkpoint=path or None))
-    if content is not None:
-        reports.repeat(content.history)
-        training.best_weights = resuming.best_weights(store, run, content)
-        if training.state.best_checkpoint and training.best_weights is None:
-            reports.alert("checkpoint_damaged", f"the best model {training.state.best_checkpoint} is gone")
+    if content is not None and not content.adopted:
+        remember(training, store, content)
     _warn(training)
     average(training, content)
     training.model.train()
@@ -184,11 +190,30 @@ def make_plan(run_dir: RunDir, materials: Materials, content: checkpoint.Content
     return plan.on(run_dir.read_plan())
 
 
+def go_on(training: Training, content: checkpoint.Content) -> None:
+    """From where `content` was written, exactly, or with parameters of our own; the network has its weights already."""
+    if content.adopted:
+        donor = make_plan(training.run_dir, adopting.of_donor(training.materials, content), content)
+        adopting.adopt(training, content, donor)
+    else:
+        restore(training, content)
+
+
+def remember(training: Training, store: Store, content: checkpoint.Content) -> None:
+    """Tell the curves so far once more, and find the best model so far."""
+    reports, run = training.reports, training.materials.run
+    reports.repeat(content.history)
+    training.best_weights = resuming.best_weights(store, run, content)
+    if training.state.best_checkpoint and training.best_weights is None:
+        reports.alert("checkpoint_damaged", f"the best model {training.state.best_checkpoint} is gone")
+
+
 def restore(training: Training, content: checkpoint.Content) -> None:
     """Continue exactly where `content` was written; the network has its weights already."""
     checkpoint.restore_optimizer(training.optimizer, content)
     training.scaler.load_state_dict(content.scaler)
     training.state = content.state
+    training.seconds_before = content.state.elapsed_seconds
     follow_state(training)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,7 @@ from training_core.manifest import (
     FileRecord,
     Manifest,
     check_belongs,
+    is_own,
     read_manifest,
     sealed,
 )
@@ -48,7 +49,7 @@ class Content:
     """A checkpoint in memory, all tensors whole. `raw` are the weights as trained where `model` is another one.
 
     `optimizer` holds `<parameter number>.<name>` tensors, `numbers` what else it keeps under such names.
-    `about` is what the manifest says.
+    `about` and `spec` are what the manifest says. `adopted`: another trial wrote it, or this one with other parameters.
     """
 
     model: Tensors
@@ -60,6 +61,8 @@ class Content:
     state: TrainState
     history: list[Metric]
     about: dict[str, Any] = field(default_factory=dict)
+    spec: dict[str, Any] = field(default_factory=dict)
+    adopted: bool = False
 
     @property
     def trained(self) -> Tensors:
@@ -80,7 +83,8 @@ def write_tensors(store: Store, path: str, snapshot: Snapshot, rank: int = 0, wo
     for kind, tensors in snapshot.tensors.items():
         name = tensor_file(kind, rank, world_size if kind in snapshot.sharded else 1)
         digest, size = hashlib.sha256(), 0
-        with store.create(f"{path}/{name}") as file:
+        # Rank 0 makes all that this host wrote durable at once.
+        with store.create(f"{path}/{name}", durable=rank > 0) as file:
             for piece in safetensors_file.pieces(tensors):
                 digest.update(piece)
                 file.write(piece)
@@ -93,10 +97,10 @@ def finish(store: Store, path: str, texts: dict[str, bytes], manifest: Manifest)
     """Write what rank 0 alone knows, and then the manifest: it has the files of all ranks already."""
     files = dict(manifest.files)
     for name, text in texts.items():
-        store.write(f"{path}/{name}", text)
+        store.write(f"{path}/{name}", text, durable=False)
         files[name] = FileRecord(size=len(text), sha256=hashlib.sha256(text).hexdigest())
     content = sealed(manifest.model_copy(update={"files": files}))
-    store.write(f"{path}/{MANIFEST}", content)
+    store.complete(path, MANIFEST, content)
     sizes = {name: record.size for name, record in files.items()} | {MANIFEST: len(content)}
     return Saved(path, sizes, hashlib.sha256(content).hexdigest())
 
@@ -123,6 +127,8 @@ def read(store: Store, path: str, run: RunSpec) -> Content:
             state=TrainState.from_json(extra["state"]),
             history=[_metric(line) for line in history.splitlines()],
             about=manifest.about,
+            spec=manifest.spec,
+            adopted=run.adopt and not is_own(path, manifest, run),
         )
     except (FileNotFoundError, NotADirectoryError) as problem:
         raise Damaged("a file is missing") from problem
@@ -178,13 +184,24 @@ def optimizer_parts(optimizer: torch.optim.Optimizer) -> tuple[Tensors, dict[str
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, content: Content) -> None:
-    """In the memory layout of the parameters: another one could round differently."""
+    parameters = sum(len(group["params"]) for group in optimizer.param_groups)
+    state = optimizer_state(optimizer, content, range(parameters))
+    optimizer.load_state_dict({"state": state, "param_groups": content.groups})
+
+
+def optimizer_state(
+    optimizer: torch.optim.Optimizer, content: Content, numbers: Sequence[int]
+) -> dict[int, dict[str, Any]]:
+    """What `content` keeps for each parameter; `numbers` says which of `optimizer` parameter 0, 1, … there is.
+
+    In the memory layout of the parameters: another one could round differently.
+    """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     for key, value in {**content.optimizer, **content.numbers}.items():
-        number, _, name = key.partition(".")
-        parameter = parameters[int(number)]
-        if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
-            value = cut_like(value, parameter)  # noqa: PLW2901
-        state.setdefault(int(number), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": content.groups})
+        there, _, name = key.partition(".")
+        number = numbers[int(there)]
+        if isinstance(value, torch.Tensor) and value.shape == parameters[number].shape:
+            value = cut_like(value, parameters[number])  # noqa: PLW2901
+        state.setdefault(number, {})[name] = value
+    return state

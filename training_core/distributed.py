@@ -63,9 +63,10 @@ class Ranks:
                 distributed.broadcast(buffer, 0)
 
 
-def join(device: str) -> Ranks:
+def join(device: str, share: float = 1.0) -> Ranks:
     """Take part as torchrun's environment says, or be the only rank without it.
 
+    Of a GPU that is shared, no more than `share` of its memory is taken.
     Raises `Failed(unsupported)` when the first host has a name that means nothing here.
     """
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
@@ -73,6 +74,8 @@ def join(device: str) -> Ranks:
     place = torch.device("cuda", local_rank) if device == "cuda" else torch.device("cpu")
     if place.type == "cuda":
         torch.cuda.set_device(place)
+        if share < 1:
+            torch.cuda.set_per_process_memory_fraction(share, place)
     if world_size > 1:
         _find_interface()
         distributed.init_process_group(

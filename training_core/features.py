@@ -172,9 +172,9 @@ class FeatureFeed:
         for part in self._sampler.batches(self._batch_size, (1, 1), step):
             yield self._batch(share(part.draws, self._rank, self._world_size) % COPY, part.epoch)
 
-    def evaluation(self, split: str) -> Iterator[Batch]:
-        """Each image of this rank's share of a split, once."""
-        rows = share(self._data.splits[split], self._rank, self._world_size)
+    def evaluation(self, split: str, some: Indices | None = None) -> Iterator[Batch]:
+        """Each image of this rank's share of a split, or of `some` rows of it, once."""
+        rows = share(self._data.splits[split] if some is None else some, self._rank, self._world_size)
         for start in range(0, len(rows), EVALUATION_BATCH):
             yield self._batch(rows[start : start + EVALUATION_BATCH], 0)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import resource
 
 # malloc.h
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
-NEVER, GROWTH_BYTES = 2**31 - 1, 64 << 20
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+NEVER = 2**31 - 1
+ADDRESS_LIMITS = (resource.RLIMIT_DATA, resource.RLIMIT_AS)
 
 
 def keep_freed_memory() -> None:
@@ -14,13 +16,14 @@ def keep_freed_memory() -> None:
 
     Left to itself it gives large tensors back to the kernel, which clears each page anew at every step: that took 5 to
     48 % of a step (`benchmarks/engine/heap.py`). Forked processes inherit the setting. The process grows to what a step
-    needs at its highest, and stays there.
+    needs at its highest, and stays there. A limit on addresses counts what is kept as used, and the next kernel that
+    oneDNN compiles would find no room: under one nothing is kept.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
+    limited = any(resource.getrlimit(one)[0] != resource.RLIM_INFINITY for one in ADDRESS_LIMITS)
+    if mallopt is not None and not limited:
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, NEVER)
-        mallopt(M_TOP_PAD, GROWTH_BYTES)
 
 
 def give_back_freed_memory() -> None:

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 import torch
 from torch import nn
 
+from training_core.data.sample import Indices
 from training_core.early_stop import decide
 from training_core.events import EarlyStopped, Summary
 from training_core.pace import Pace
@@ -20,13 +21,16 @@ from training_core.tensors import Tensors
 from training_core.training import Training
 
 
-def evaluate(training: Training, split: str) -> dict[str, float]:
-    """Metrics of the network as it is, over every image of a split, each counted once, the ranks sharing the work."""
+def evaluate(training: Training, split: str, some: Indices | None = None) -> dict[str, float]:
+    """Metrics of the network as it is, over every image of a split, or `some` rows of it, the ranks sharing the work.
+
+    Each image counts once.
+    """
     sums = torch.zeros(3, dtype=torch.float64, device=training.ranks.device)
     training.ranks.same_buffers(training.model)
     training.model.eval()
     with training.exchange.evaluating(), torch.no_grad():
-        for batch in training.feed.evaluation(split):
+        for batch in training.feed.evaluation(split, some):
             images, labels = training.normalise(batch)
             with autocast(training.plan.precision, training.ranks.device):
                 logits = training.model(images)
@@ -35,11 +39,16 @@ def evaluate(training: Training, split: str) -> dict[str, float]:
     return {f"{split}/{name}": value for name, value in task.metrics_of(training.ranks.sum(sums)).items()}
 
 
+def validate(training: Training, some: Indices | None = None) -> dict[str, float]:
+    """Metrics of the weights that are judged, over the validation images or `some` of their rows."""
+    with training.clock.phase("evaluate"), training.ema.applied() if training.ema else nullcontext():
+        return evaluate(training, "validation", some)
+
+
 def judge(training: Training) -> None:
     """Evaluate on the validation images, keep the best weights, and apply the rule of early stopping."""
     state, rule = training.state, training.plan.early_stopping
-    with training.clock.phase("evaluate"), training.ema.applied() if training.ema else nullcontext():
-        metrics = evaluate(training, "validation")
+    metrics = validate(training)
     training.reports.metric(state.step, training.epoch, metrics)
     if not all_finite(metrics):
         training.reports.alert("nan", f"the validation loss is no number at step {state.step}", step=state.step)

@@ -70,6 +70,8 @@ class Checkpoints:
         agreement: Agreement | None = None,
     ) -> None:
         self._store, self._run, self._reports, self._keep_last = store, run, reports, keep_last
+        # Another trial may have been told to go on from the end of the rung before; it has until the next one's end.
+        self._spared = {run.resume_from.strip("/")} if run.rung is not None and run.resume_from else set[str]()
         self._agreement = agreement or Agreement(0, 1)
         self._writer = Writer(store, run, about, self._agreement)
         self._memory = HostMemory(device or torch.device("cpu"))
@@ -174,7 +176,7 @@ class Checkpoints:
         self._told[report.path] = report
 
     def _sweep(self, state: TrainState) -> None:
-        paths = superfluous(state, self._keep_last)
+        paths = [path for path in superfluous(state, self._keep_last) if path not in self._spared]
         for path in state.kept:
             known = self._told.get(path)
             if known and known.kept_because == "best" and path not in {state.best_checkpoint, *paths}:

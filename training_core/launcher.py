@@ -10,13 +10,17 @@ from __future__ import annotations
 import gc
 import importlib
 import os
+import select
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 
 from training_core import launch
-from training_core.orders import GO, ORDER_BYTES, READY, RUNNING, Order
+from training_core.huge_pages import gather_pages
+from training_core.orders import ORDER_BYTES, READY, RUNNING, Go, Order
+from training_core.planning import torch_version
 from training_core.process import die_with, end_with_parent, leave, share_cores, threads
 from training_core.rundir import RunDir
 from training_core.title import set_title
@@ -36,15 +40,16 @@ def main() -> int:
     control = socket.socket(fileno=int(sys.argv[1]))
     for name in PRELOADED:
         importlib.import_module(name)
+    torch_version()  # 3 ms, remembered
     refuse_threads()
     gc.collect()
     gc.freeze()  # a collection in a child would copy every page that holds an object
     control.send(READY)
-    order = serve(control)
-    if order is not None:
+    begun = serve(control)
+    if begun is not None:
         # The interpreter's own end takes 0.2 s here, over a second on a busy host, and would only free memory: the
         # training waits for it after the preparation, and the next job after the training.
-        leave(carry_out(order))
+        leave(carry_out(*begun))
     return 0
 
 
@@ -54,9 +59,11 @@ def refuse_threads() -> None:
         raise RuntimeError(f"the launcher must not hold threads, and it holds {', '.join(sorted(names))}")
 
 
-def serve(control: socket.socket) -> Order | None:
+def serve(control: socket.socket) -> tuple[Order, Go] | None:
     """Fork for every order. Returns that order in the child, and None in the launcher when the worker has gone."""
+    pages = gather_pages()
     while True:
+        gather_while_idle(control, pages)
         message, descriptors, _, _ = socket.recv_fds(control, ORDER_BYTES, 1)
         if not message:
             return None
@@ -64,8 +71,14 @@ def serve(control: socket.socket) -> Order | None:
             if _fork_away():
                 control.close()
                 order = Order.model_validate_json(message)
-                _begin(order, line)
-                return order
+                return order, _begin(order, line)
+
+
+def gather_while_idle(control: socket.socket, pages: Iterator[bool]) -> None:
+    """Make forks cheaper until there is an order, or no more to gain."""
+    while not select.select([control], [], [], 0)[0]:
+        if next(pages, None) is None:
+            return
 
 
 def _fork_away() -> bool:
@@ -82,8 +95,8 @@ def _fork_away() -> bool:
     return False
 
 
-def _begin(order: Order, line: socket.socket) -> None:
-    """Return as a child of the worker that the worker knows of, or end."""
+def _begin(order: Order, line: socket.socket) -> Go:
+    """Return as a child of the worker that the worker knows of, once it has a slot for us, or end."""
     deadline = time.monotonic() + ADOPTION_SECONDS
     while os.getppid() != order.parent_pid:
         if time.monotonic() > deadline:
@@ -91,19 +104,21 @@ def _begin(order: Order, line: socket.socket) -> None:
         time.sleep(0.0002)
     die_with(order.parent_pid)
     try:
+        os.setsid()  # another launcher may have replaced ours by the time we begin
         line.send(str(os.getpid()).encode())
-        if line.recv(len(GO)) != GO:
-            os._exit(0)  # the worker waited too long and does without us
-        os.setsid()
+        message = line.recv(ORDER_BYTES)
+        if not message:
+            os._exit(0)  # the worker does without us
         line.send(RUNNING)
     except OSError:
         os._exit(1)
+    return Go.model_validate_json(message)
 
 
-def carry_out(order: Order) -> int:
+def carry_out(order: Order, go: Go) -> int:
     """Be the process that was ordered; returns its exit code."""
     os.environ.clear()
-    os.environ.update(order.environment)
+    os.environ.update(go.environment)
     share_cores()
     time.tzset()
     run_dir = RunDir(order.run_dir)

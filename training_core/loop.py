@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 
@@ -11,6 +12,7 @@ from training_core.events import FirstStep
 from training_core.failure import Failed
 from training_core.judging import finish, judge
 from training_core.pace import Pace
+from training_core.rung import come_to_rung
 from training_core.schedule import learning_rate_at
 from training_core.step import train_step
 from training_core.training import Training
@@ -18,13 +20,15 @@ from training_core.wire import Reason
 
 NON_FINITE_LOSSES_ALLOWED = 2
 
+Ending = Literal["completed", "rung_reached", "stopped"]
 
-def fit(training: Training, accounting: Accounting) -> str:
-    """Train to the end of the plan, to an early stop, or to the stop file; returns `completed` or `stopped`."""
+
+def fit(training: Training, accounting: Accounting) -> Ending:
+    """Train to the end of the plan or to an early stop, to a rung of a search, or to the stop file."""
     state, plan = training.state, training.plan
     pace = Pace(training, accounting)
     batches = accounting.batches()
-    while state.step < training.last_step and not state.early_stopped:
+    while state.step < training.end_step and not state.early_stopped:
         training.meter.lap("loop")
         batch = next(batches)
         training.meter.lap("data_wait")
@@ -43,18 +47,21 @@ def fit(training: Training, accounting: Accounting) -> str:
             pace.save_now = state.early_stopped
             pace.save_now |= state.best_step == state.step or plan.checkpoint_every_steps is None
         wishes = pace.consult()
-        if wishes.save or wishes.stop or state.step == training.last_step:
+        if wishes.save or wishes.stop or state.step == training.end_step:
             accounting.pause()
             training.save()
             pace.saved()
         training.checkpoints.poll()
         if wishes.account:
             accounting.exchange()
-        if wishes.stop and state.step < training.last_step and not state.early_stopped:
+        if wishes.stop and state.step < training.end_step and not state.early_stopped:
             accounting.steps_end()
             training.settle()
             return "stopped"
     accounting.steps_end()
+    if not training.is_complete:
+        come_to_rung(training)
+        return "rung_reached"
     training.settle()
     finish(training, pace)
     return "completed"

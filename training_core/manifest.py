@@ -20,6 +20,12 @@ MANIFEST, PINNED = "manifest.json", "pinned"
 FORMAT = 2
 _SEAL, _END = b',\n "seal": "', b'"\n}'
 NAMED_DIFFERENCES = 3
+# What makes the network, the data, the batches and the kind of optimizer state: weights can be taken over where it is
+# the same.
+ALIKE_IN_A_POPULATION = (
+    "task.", "dataset.", "model.", "training.batch_size.", "training.epochs.", "training.image_size.",
+    "training.optimizer.name.", "training.sampling.",
+)  # fmt: skip
 _FOLDER = re.compile(r"attempt-(\d+)/step-(\d+)$")
 
 
@@ -92,12 +98,21 @@ def spec_sha256(run: RunSpec) -> str:
     return hashlib.sha256(run.spec.model_dump_json(exclude_defaults=True).encode()).hexdigest()
 
 
+def is_own(path: str, manifest: Manifest, run: RunSpec) -> bool:
+    """Whether this trial wrote it, by the spec that it has now."""
+    return path.startswith(f"{trial_folder(run)}/") and manifest.spec_sha256 == spec_sha256(run)
+
+
 def check_belongs(manifest: Manifest, run: RunSpec) -> None:
-    """Raises `Foreign`, which names the fields that differ."""
+    """Raises `Foreign`, which names the fields that differ; with `adopt` only some must be the same."""
     if manifest.spec_sha256 == spec_sha256(run):
         return
     there, here = dict(_leaves(manifest.spec)), dict(_leaves(spec_json(run)))
     names = sorted(name for name in there | here if there.get(name) != here.get(name))
+    if run.adopt:
+        names = [name for name in names if f"{name}.".startswith(ALIKE_IN_A_POPULATION)]
+    if not names:
+        return
     told = [f"{name} is {_said(there, name)} there and {_said(here, name)} here" for name in names]
     more = f" and {len(told) - NAMED_DIFFERENCES} more" if len(told) > NAMED_DIFFERENCES else ""
     raise Foreign(f"it belongs to another spec: {', '.join(told[:NAMED_DIFFERENCES])}{more}")

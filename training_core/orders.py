@@ -1,11 +1,12 @@
 """What a worker asks of the warm launcher. Torch-free.
 
     worker                                      launcher
-      order, with one end of a new socket  ->   forks a child
-                                                child (its parent is the worker now): its process id  <-
-      GO                                   ->   child begins a session of its own, then RUNNING       <-
+      Order, with one end of a new socket  ->   forks a child
+                                                child, whose parent is the worker now: its process id  <-
+      Go                                   ->   child: RUNNING                                         <-
 
-A worker that waited too long closes the socket, and the child ends without having done anything.
+Between the two the child is at hand: it waits, for as long as the worker has no slot for it, and takes no device. A
+worker that needs it no more closes the socket, and the child ends without having done anything.
 """
 
 from __future__ import annotations
@@ -18,17 +19,23 @@ from pydantic import BaseModel, ConfigDict
 Stage = Literal["prepare", "train"]
 
 READY = b"ready"
-GO = b"go"
 RUNNING = b"running"
 ORDER_BYTES = 1 << 20
 
 
 class Order(BaseModel):
-    """Carry out a stage of `run_dir` as a child of `parent_pid`, with `environment` and nothing else."""
+    """Be ready to carry out a stage of `run_dir` as a child of `parent_pid`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     run_dir: Path
     stage: Stage
-    environment: dict[str, str]
     parent_pid: int
+
+
+class Go(BaseModel):
+    """Carry it out now, with `environment` and nothing else."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    environment: dict[str, str]

@@ -44,8 +44,8 @@ class Pace:
         return round((step - before_step) * self._training.plan.batch_size / max(busy - before_busy, 1e-9), 2)
 
     def images_per_second_overall(self) -> float:
-        steps = self._training.state.step - self._start_step
-        return steps * self._training.plan.batch_size / max(self._busy_seconds(), 1e-9)
+        """Of the whole training, also of earlier attempts."""
+        return self._training.state.images_seen / max(self._training.steps_seconds, 1e-9)
 
     def consult(self) -> Wishes:
         """What to do at this step boundary. Between consultations only what all ranks know by themselves."""

@@ -152,7 +152,8 @@ def look_at_host(run: RunSpec) -> HostFacts:
     if run.device == "cpu":
         return facts
     gpu = look_at_gpus()
-    changes = {"device_name": gpu.name, "device_memory_bytes": gpu.memory_bytes, "compute_capability": gpu.capability}
+    memory = int(run.share * gpu.memory_bytes)
+    changes = {"device_name": gpu.name, "device_memory_bytes": memory, "compute_capability": gpu.capability}
     if run.devices > 1 and hosts == 1:
         changes["link"] = "nvlink" if gpu.nvlink else "pcie"
     return facts.model_copy(update=changes)
@@ -168,7 +169,8 @@ def _table(run_dir: RunDir, run: RunSpec, plan: Plan, host: HostFacts, fixed_ran
     path = run.cache_dir / PROBE_FOLDER / f"{key_of(plan, host)}.json"
     table = read_table(path)
     expected = choose_compute(run.spec.compute, plan, host, table, fixed_ranks=fixed_ranks).prediction
-    seconds = expected.hours * 3600 if expected is not None else 0.0
+    # Of a trial that ends at a rung, only the part up to there is certain to come.
+    seconds = expected.hours * 3600 * (run.until or 1.0) if expected is not None else 0.0
     if seconds < SHORT_RUN_SECONDS:
         return table
     from training_core.probes import probed  # noqa: PLC0415  torch, which the ranks need, and a short run not yet
@@ -196,18 +198,19 @@ def read_table(path: Path) -> ProbeTable | None:
 def in_time(compute: ComputePlan, run: RunSpec, plan: Plan, *, step: int) -> ComputePlan:
     """Fewer epochs where they are ours to choose and the time is too short for all, or a warning where they are not.
 
-    A training that has begun keeps its epochs: another schedule would be another training.
+    A training that has begun keeps its epochs: another schedule would be another training. So do trials that end at a
+    rung, which is the same fraction of all of them.
     """
     prediction, limit = compute.prediction, run.train_seconds
     if prediction is None or limit is None:
         return compute
     an_epoch = epoch_seconds(plan, prediction.step_seconds)
-    left = (plan.total_steps - step) / plan.steps_per_epoch
+    left = ((run.until or 1.0) * plan.total_steps - step) / plan.steps_per_epoch
     needed = prediction.hours * 3600 * left / plan.epochs
     if needed <= limit:
         return compute
     fitting = math.floor((limit - START_SECONDS) / an_epoch)
-    if run.spec.training.epochs != "auto" or step or fitting < 1:
+    if run.spec.training.epochs != "auto" or step or fitting < 1 or run.until is not None:
         words = (
             f"{left:.3g} epochs take about {said(needed)}, and {said(limit)} are left; lower training.epochs, or raise"
         )

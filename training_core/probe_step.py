@@ -8,10 +8,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from training_core.distributed import Ranks
+from training_core.exchange import distribute
 from training_core.failure import is_out_of_memory
 from training_core.models import make_model
 from training_core.optim import make_optimizer
 from training_core.plan import Plan
+from training_core.planner.compute_plan import ComputePlan
 from training_core.planner.table import Timing
 from training_core.precision import autocast
 
@@ -19,14 +22,19 @@ FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_
 
 
 class ProbeStep:
-    """A network of its own in one precision and layout, and batches of noise of any size."""
+    """A network of its own in one precision and layout, and batches of noise of any size.
 
-    def __init__(self, plan: Plan, kind: Timing, device: torch.device) -> None:
+    Of several `ranks` each has one; their steps average gradients as those of a training do.
+    """
+
+    def __init__(self, plan: Plan, kind: Timing, device: torch.device, ranks: Ranks | None = None) -> None:
         self._plan, self._device, self._precision = plan, device, kind.precision
         self._format = FORMATS[kind.memory_format]
-        model = make_model(plan.model, channels=plan.channels, classes=plan.classes)
-        self.model: nn.Module = model.to(device, memory_format=self._format)  # type: ignore[call-overload]
-        self._optimizer = make_optimizer(self.model, plan)
+        made = make_model(plan.model, channels=plan.channels, classes=plan.classes)
+        model: nn.Module = made.to(device, memory_format=self._format)  # type: ignore[call-overload]
+        compute = ComputePlan(memory_format=kind.memory_format, precision=kind.precision)
+        self._exchange = distribute(model, compute, ranks or Ranks(0, 1, device))
+        self._optimizer = make_optimizer(model, plan)
         self._batches: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def take(self, images: int, threads: int, *, pieces: int = 1) -> float:
@@ -40,10 +48,12 @@ class ProbeStep:
         self._finish()
         start = time.perf_counter()
         self._optimizer.zero_grad(set_to_none=True)
-        for _ in range(pieces):
-            with autocast(self._precision, self._device):
-                logits = self.model(pixels)
-            functional.cross_entropy(logits.float(), labels).backward()  # type: ignore[no-untyped-call]
+        for number in range(pieces):
+            with self._exchange.piece(last=number + 1 == pieces):
+                with autocast(self._precision, self._device):
+                    logits = self._exchange.parallel(pixels)
+                functional.cross_entropy(logits.float(), labels).backward()  # type: ignore[no-untyped-call]
+        self._exchange.settle(out_of_memory=False)
         self._optimizer.step()
         self._finish()
         return time.perf_counter() - start

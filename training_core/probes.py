@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
+from itertools import product
 
-import numpy as np
 import torch
 import torch._dynamo  # every optimizer imports it at its first step: once, before the fork, for the training too
 
 from training_core.aside import Say, lines_from_child
-from training_core.data.chosen import Chosen
-from training_core.data.render import Recipe, Renderer
 from training_core.planner.case import Case
 from training_core.planner.compute_plan import MemoryFormat, ResolvedPrecision
+from training_core.planner.split import split_counts, threads_of
 from training_core.planner.spread import rank_counts
 from training_core.planner.table import AllReduce, Memory, ProbeTable, Timing, key_of
+from training_core.probe_data import image_seconds
+from training_core.probe_kinds import formats_of, growing, images, pieces, precisions_of
 from training_core.probe_links import all_reduce_seconds
+from training_core.probe_ranks import Company
 from training_core.probe_step import ProbeStep, is_memory_error
 from training_core.rundir import Prepared
 
@@ -25,11 +28,8 @@ from training_core.rundir import Prepared
 GIVEN_UP = 4.0
 MOST_ROUNDS, ENOUGH_SECONDS = 9, 1.0
 # About as many kinds are measured, and each gets its share of the time.
-KINDS = 14
-LEAST_PIECE = 8
-DATA_SECONDS, DATA_IMAGES = 0.5, 64
+KINDS = 16
 GRACE_SECONDS = 1.0
-HALF_UNITS = {"avx512_bf16", "amx_bf16"}
 
 
 def probed(case: Case, prepared: Prepared, seconds: float) -> ProbeTable | None:
@@ -48,7 +48,7 @@ class Probe:
     """Grows a table, and tells it whenever it holds more, until all is measured or time is up.
 
     What matters most comes first: the step as it would be without a choice, the layout, half precision, fewer threads,
-    smaller pieces, the data path. What the table holds already is not measured again.
+    smaller pieces, several ranks, the data path. What the table holds already is not measured again.
     """
 
     def __init__(self, case: Case, seconds: float, tell: Callable[[ProbeTable], None]) -> None:
@@ -59,16 +59,31 @@ class Probe:
         self._spent_before = before.probe_seconds
         self._enough = min(ENOUGH_SECONDS, seconds / KINDS)
         self._steps: dict[tuple[str, str], ProbeStep] = {}
+        self._companies: dict[int, Company] = {}
 
     def run(self, prepared: Prepared | None) -> None:
         self._links()
+        self._companies = {count: Company(self._case.plan, count) for count in self._unmeasured_counts()}
+        try:
+            self._measure(prepared)
+        finally:
+            for company in self._companies.values():
+                company.end()
+
+    def _unmeasured_counts(self) -> list[int]:
+        """Of ranks that may share the cores. These too are forked first."""
+        known = {(one.ranks, one.batch) for one in self.table.timings}
+        return [count for count in split_counts(self._case) if (count, self._share_of(count)) not in known]
+
+    def _measure(self, prepared: Prepared | None) -> None:
         self._usual()
         for contenders in self._contests():
             fresh = [one for one in contenders if not self.table.has(one)]
             if fresh and not self._over():
                 self._contest([self._best(), *fresh])
         if prepared is not None and self.table.image_seconds is None and not self._over():
-            self._data(prepared)
+            torch.set_num_threads(1)
+            self._grow(image_seconds=image_seconds(self._case.plan, prepared))
 
     def _links(self) -> None:
         """Between as many ranks as there may be on this host; first, since it forks."""
@@ -81,7 +96,7 @@ class Probe:
 
     def _usual(self) -> None:
         """The step that everything else is compared with; on a GPU at growing sizes, which shows its memory too."""
-        usual = self._kind(self._precisions()[0], self._formats()[0])
+        usual = self._kind(precisions_of(self._case)[0], formats_of(self._case)[0])
         if self._device.type == "cpu":
             if not self.table.has(usual):
                 self._contest([usual])
@@ -96,7 +111,7 @@ class Probe:
 
     def _contests(self) -> Iterator[list[Timing]]:
         """Each from what is best by then."""
-        formats, precisions = self._formats(), self._precisions()
+        formats, precisions = formats_of(self._case), precisions_of(self._case)
         yield [self._kind(precisions[0], one) for one in formats[1:]]
         for half in precisions[1:]:
             yield [self._kind(half, one) for one in formats]
@@ -106,6 +121,20 @@ class Probe:
         best = self._best()
         if self._device.type == "cpu" and not self._case.work.batch_norm and self._free("micro_batch_size"):
             yield [best.model_copy(update={"batch": size}) for size in pieces(self._share)]
+        for count in self._companies:
+            yield self._together(count)
+            if all(one.seconds > self._best().seconds for one in self.table.timings if one.ranks == count):
+                break  # more of them would only exchange more
+
+    def _together(self, count: int) -> list[Timing]:
+        """So many ranks in both layouts, in each precision that was not given up."""
+        whole = {one.kind[:2] for one in self.table.alone if one.whole}
+        share, threads = self._share_of(count), threads_of(self._case, count)
+        return [
+            self._kind(*kind).model_copy(update={"threads": threads, "ranks": count, "batch": share})
+            for kind in product(precisions_of(self._case), formats_of(self._case))
+            if kind in whole
+        ]
 
     @property
     def _ranks(self) -> int:
@@ -114,7 +143,10 @@ class Probe:
 
     @property
     def _share(self) -> int:
-        return -(-self._case.plan.batch_size // self._ranks)
+        return self._share_of(self._ranks)
+
+    def _share_of(self, ranks: int) -> int:
+        return -(-self._case.plan.batch_size // ranks)
 
     def _kind(self, precision: ResolvedPrecision, memory_format: MemoryFormat) -> Timing:
         """Not measured yet."""
@@ -124,23 +156,14 @@ class Probe:
     def _free(self, field: str) -> bool:
         return bool(getattr(self._case.wanted, field) == "auto")
 
-    def _formats(self) -> list[MemoryFormat]:
-        wanted = self._case.wanted.memory_format
-        return ["channels_last", "contiguous"] if wanted == "auto" else [wanted]
-
-    def _precisions(self) -> list[ResolvedPrecision]:
-        """A pinned one alone; else fp32, and half precision where the device has units for it."""
-        wanted, host = self._case.wanted.precision, self._case.host
-        if wanted != "auto":
-            return [wanted]
-        if host.device == "cpu":
-            return ["fp32", "bf16"] if HALF_UNITS & set(host.cpu_features) else ["fp32"]
-        return ["bf16", "fp32"] if (host.compute_capability or (0, 0)) >= (8, 0) else ["fp16", "fp32"]
-
     def _best(self) -> Timing:
-        """Of the whole share, the fastest so far."""
-        whole = [one for one in self.table.timings if one.batch == self._share and one.whole]
-        return min(whole, key=lambda one: one.seconds, default=self._kind(self._precisions()[0], self._formats()[0]))
+        """Of one process with the whole share, the fastest so far."""
+        whole = [one for one in self.table.alone if one.batch == self._share and one.whole]
+        return min(
+            whole,
+            key=lambda one: one.seconds,
+            default=self._kind(precisions_of(self._case)[0], formats_of(self._case)[0]),
+        )
 
     def _over(self) -> bool:
         return time.perf_counter() - self._began > self._seconds
@@ -150,12 +173,12 @@ class Probe:
 
         False when memory ended.
         """
-        limit = GIVEN_UP * min((one.seconds / one.batch for one in self.table.timings), default=float("inf"))
+        limit = GIVEN_UP * min((one.seconds / images(one) for one in self.table.timings), default=math.inf)
         running: list[Timing] = []
         try:
             for one in contenders:
                 first = self._take(one)
-                slow = first > limit * one.batch
+                slow = first > limit * images(one)
                 if slow or self._over():
                     self._remember(one, first, whole=not slow)
                 else:
@@ -168,7 +191,7 @@ class Probe:
         return True
 
     def _rounds(self, running: list[Timing]) -> None:
-        fastest = [float("inf")] * len(running)
+        fastest = [math.inf] * len(running)
         began = time.perf_counter()
         for taken in range(MOST_ROUNDS):
             if taken >= 2 and (self._over() or time.perf_counter() - began > self._enough * len(running)):
@@ -178,6 +201,9 @@ class Probe:
             self._remember(one, seconds)
 
     def _take(self, one: Timing) -> float:
+        """Infinity where ranks were lost."""
+        if one.ranks > 1:
+            return self._companies[one.ranks].take(one, self._seconds)
         place = (one.precision, one.memory_format)
         if place not in self._steps:
             self._steps[place] = ProbeStep(self._case.plan, one, self._device)
@@ -185,6 +211,8 @@ class Probe:
 
     def _remember(self, one: Timing, seconds: float, *, whole: bool = True) -> None:
         """Of two measurements of the same, the faster one."""
+        if math.isinf(seconds):
+            return
         others = [other for other in self.table.timings if (other.kind, other.batch) != (one.kind, one.batch)]
         same = [other.seconds for other in self.table.timings if (other.kind, other.batch) == (one.kind, one.batch)]
         measured = one.model_copy(update={"seconds": min([seconds, *same]), "whole": whole})
@@ -201,35 +229,7 @@ class Probe:
         base = int(outside + low - per_image * few)
         self._grow(memory=[Memory(precision=precision, base_bytes=base, bytes_per_image=int(per_image))])
 
-    def _data(self, prepared: Prepared) -> None:
-        """CPU seconds in which this thread makes one image of the training."""
-        data = Chosen(prepared)
-        renderer = Renderer(data.pack, Recipe(data.pack.folder, self._case.plan.augmentation, self._case.plan.seed))
-        side, rows = self._case.plan.image_size, data.splits["train"]
-        torch.set_num_threads(1)
-        out = np.empty((min(DATA_IMAGES, len(rows)), side, side, data.pack.channels), np.uint8)
-        made, spent, began = 0, 0.0, time.perf_counter()
-        while time.perf_counter() - began < DATA_SECONDS:
-            draws = np.resize(np.roll(rows, -made), len(out))
-            start = time.process_time()
-            renderer(draws, 0, out)
-            spent, made = spent + time.process_time() - start, made + len(out)
-        self._grow(image_seconds=spent / made)
-
     def _grow(self, **changes: object) -> None:
         spent = self._spent_before + time.perf_counter() - self._began
         self.table = self.table.model_copy(update={**changes, "probe_seconds": round(spent, 3)})
         self._tell(self.table)
-
-
-def growing(share: int) -> list[int]:
-    """Batch sizes up to `share`, each four times the one before."""
-    sizes = [share]
-    while sizes[0] > 4 * LEAST_PIECE:
-        sizes.insert(0, sizes[0] // 4)
-    return sizes
-
-
-def pieces(share: int) -> list[int]:
-    """Halves and quarters of a share, as far as they are whole and not small."""
-    return [share // parts for parts in (2, 4, 8) if share % parts == 0 and share // parts >= LEAST_PIECE]

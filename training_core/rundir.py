@@ -125,7 +125,8 @@ class RunDir:
         return ComputePlan.model_validate_json(self.plan.read_bytes())
 
     def write_plan(self, plan: ComputePlan) -> None:
-        write_atomically(self.plan, plan.model_dump_json(indent=2).encode())
+        # No attempt outlives a power cut, and the start of one should not wait for a disk.
+        write_atomically(self.plan, plan.model_dump_json(indent=2).encode(), durable=False)
 
     def read_outcome(self) -> Outcome | None:
         """None when the run ended without a word."""
@@ -186,35 +187,43 @@ class EventsFile:
         self.close()
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Readers see the old file or the new one, also after a power cut."""
-    with new_file(path) as file:
+def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
+    """Readers see the old file or the new one, also after a power cut unless it is not to be `durable`."""
+    with new_file(path, durable=durable) as file:
         file.write(content)
 
 
 @contextmanager
-def new_file(path: Path, *, replace: bool = True) -> Iterator[BinaryIO]:
+def new_file(path: Path, *, replace: bool = True, durable: bool = True) -> Iterator[BinaryIO]:
     """Write piece by piece; the file is there, whole and durable, when the block has ended, and not after an error.
 
-    Without `replace` raises `FileExistsError` when there is one by then.
+    Without `replace` raises `FileExistsError` when there is one by then. Without `durable` a power cut may take it away
+    or leave it empty, until `make_durable`.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         if replace:
             temporary.replace(path)
         else:
             path.hardlink_to(temporary)
     finally:
         temporary.unlink(missing_ok=True)
-    directory = os.open(path.parent, os.O_RDONLY)
+    if durable:
+        make_durable(path.parent)
+
+
+def make_durable(path: Path) -> None:
+    """What a file holds, or which files a folder has."""
+    file = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(directory)
+        os.fsync(file)
     finally:
-        os.close(directory)
+        os.close(file)
 
 
 def complete_lines(path: Path, offset: int) -> Iterator[tuple[bytes, int]]:

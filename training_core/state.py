@@ -13,6 +13,8 @@ from training_core.schedule import ScheduleState
 class TrainState:
     """`step` counts optimizer steps; epoch, position in the epoch, learning rate and random numbers follow from it.
 
+    `images_seen` and `elapsed_seconds`, which are those of the steps, are of all attempts together.
+
     `kept` names the checkpoints that may exist in the store, also those of earlier attempts. `micro_batch_size` and
     `precision` are set where the plan's turned out not to fit, or to be slow. `skipped_steps` are those whose gradients
     overflowed in fp16: they count as steps, and moved nothing.

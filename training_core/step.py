@@ -51,7 +51,7 @@ def make_gradients(training: Training, mixed: Mixed) -> torch.Tensor | None:
     """The gradients of all ranks, and this rank's part of the mean loss; None when any rank ran out of memory."""
     plan, state, ranks = training.plan, training.state, training.ranks
     # Random numbers inside the network (dropout) follow from the step: exact to resume, and nothing to store.
-    torch.manual_seed((plan.seed * 1_000_003 + state.step * 4099 + ranks.rank) % 2**63)
+    seed((plan.seed * 1_000_003 + state.step * 4099 + ranks.rank) % 2**63, ranks.device)
     training.optimizer.zero_grad(set_to_none=True)
     part = _in_pieces(training, mixed)
     if part is None and training.exchange.obstacle is not None:
@@ -62,6 +62,13 @@ def make_gradients(training: Training, mixed: Mixed) -> torch.Tensor | None:
     if ranks.world_size > 1:
         training.meter.lap("communication")
     return part
+
+
+def seed(number: int, device: torch.device) -> None:
+    """As `torch.manual_seed`, which notes its caller for each kind of device that is not in use: 0.2 ms a step."""
+    torch.default_generator.manual_seed(number)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(number)
 
 
 def _in_pieces(training: Training, mixed: Mixed) -> torch.Tensor | None:
@@ -82,7 +89,8 @@ def _forward_and_backward(training: Training, mixed: Mixed) -> torch.Tensor:
             with autocast(plan.precision, ranks.device):
                 logits = training.parallel(piece.images)
             part = training.objective.loss_sum(logits, piece) * (weight / plan.batch_size)
-            training.meter.backward(training.scaler.scale(part * ranks.world_size))
+            shared = part if ranks.world_size == 1 else part * ranks.world_size
+            training.meter.backward(training.scaler.scale(shared))
         parts.append(part.detach())
     return parts[0] if count == 1 else torch.stack(parts).sum()
 

@@ -13,7 +13,7 @@ import fsspec
 
 from training_core.data.credentials import Credentials, read_all
 from training_core.failure import Failed
-from training_core.rundir import RunSpec, new_file, write_atomically
+from training_core.rundir import RunSpec, make_durable, new_file
 from training_core.wire import Reason
 
 STORE_CREDENTIALS = "store"
@@ -27,12 +27,20 @@ class Sink(Protocol):
 
 
 class Store(Protocol):
-    """Paths are relative, with `/`. A written file is complete and durable, or it is not there."""
+    """Paths are relative, with `/`. A written file is complete, or it is not there.
 
-    def write(self, path: str, content: bytes) -> None: ...
+    It is durable too, unless a whole folder is to be so at once, by `complete`: a disk is waited for once then, and not
+    for each file.
+    """
 
-    def create(self, path: str) -> AbstractContextManager[Sink]:
+    def write(self, path: str, content: bytes, *, durable: bool = True) -> None: ...
+
+    def create(self, path: str, *, durable: bool = True) -> AbstractContextManager[Sink]:
         """A file of any size, there when the block has ended without an error."""
+        ...
+
+    def complete(self, folder: str, name: str, content: bytes) -> None:
+        """Write the file that makes `folder` complete, after all others in it have become durable."""
         ...
 
     def exists(self, path: str) -> bool: ...
@@ -88,15 +96,22 @@ class FolderStore:
         self._root = root.absolute()
         self._fs = fsspec.filesystem("file")
 
-    def write(self, path: str, content: bytes) -> None:
-        target = self._root / check_relative(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(target, content)
+    def write(self, path: str, content: bytes, *, durable: bool = True) -> None:
+        with new_file(self._place(path), durable=durable) as file:
+            file.write(content)
 
-    def create(self, path: str) -> AbstractContextManager[Sink]:
-        target = self._root / check_relative(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        return new_file(target)
+    def create(self, path: str, *, durable: bool = True) -> AbstractContextManager[Sink]:
+        return new_file(self._place(path), durable=durable)
+
+    def _place(self, path: str) -> Path:
+        place = self._root / check_relative(path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        return place
+
+    def complete(self, folder: str, name: str, content: bytes) -> None:
+        for file in sorted((self._root / check_relative(folder)).iterdir()):
+            make_durable(file)
+        self.write(f"{folder}/{name}", content)
 
     def exists(self, path: str) -> bool:
         return (self._root / check_relative(path)).exists()
@@ -129,11 +144,14 @@ class ObjectStore:
         self._root = root.strip("/")
         self._fs = fsspec.filesystem("s3", **credentials.s3_options())
 
-    def write(self, path: str, content: bytes) -> None:
+    def write(self, path: str, content: bytes, *, durable: bool = True) -> None:  # noqa: ARG002  all are
         self._fs.pipe_file(self._key(path), content)
 
+    def complete(self, folder: str, name: str, content: bytes) -> None:
+        self.write(f"{folder}/{name}", content)
+
     @contextmanager
-    def create(self, path: str) -> Iterator[Sink]:
+    def create(self, path: str, *, durable: bool = True) -> Iterator[Sink]:  # noqa: ARG002
         """In parts of `PART_BYTES`; S3 shows the object when the last one is there, or never."""
         file = self._fs.open(self._key(path), "wb", block_size=PART_BYTES, autocommit=False)
         try:

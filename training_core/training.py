@@ -32,7 +32,8 @@ class Training:
     """All that a training works with.
 
     `network` is complete and what a checkpoint holds. `model` is what learns: the network, or its last layer.
-    `gradient_norm` is that of the last step before clipping, where gradients are clipped.
+    `gradient_norm` is that of the last step before clipping, where gradients are clipped. `seconds_before` are those of
+    the steps of earlier attempts.
     `parallel` is `model` wrapped for the ranks, or `model` itself. With `ema` the network has the weights that learn,
     and their average is what is judged, kept as the best and exported.
     """
@@ -53,6 +54,7 @@ class Training:
     reports: Reports
     clock: PhaseClock
     state: TrainState = field(default_factory=TrainState)
+    seconds_before: float = 0.0
     best_weights: Tensors | None = None
     ema: Ema | None = None
     gradient_norm: torch.Tensor | None = None
@@ -75,12 +77,29 @@ class Training:
         """Where the training ends: with the plan, or with the decay that early stopping brought forward."""
         return last_step(self.plan, self.state.schedule)
 
+    @property
+    def end_step(self) -> int:
+        """Where this attempt ends: with the training, or at the rung of a search that comes before."""
+        until = self.materials.run.until
+        rung = self.plan.total_steps if until is None else max(1, round(until * self.plan.total_steps))
+        return min(self.last_step, rung)
+
+    @property
+    def is_complete(self) -> bool:
+        return self.state.early_stopped or self.state.step >= self.last_step
+
     def judged_weights(self) -> Tensors:
         """The complete network as it is judged, not copied."""
         return self.ema.tensors() if self.ema is not None else self.network.state_dict()
 
+    @property
+    def steps_seconds(self) -> float:
+        """Of all steps so far, also of earlier attempts."""
+        return self.seconds_before + self.clock.steps_seconds()
+
     def save(self) -> None:
         with self.clock.phase("checkpoint"):
+            self.state.elapsed_seconds = round(self.steps_seconds, 4)
             if self.ranks.first or self.plan.compute.strategy == "fsdp":
                 raw = self.network.state_dict() if self.ema is not None else None
                 live = Live(self.judged_weights(), raw, self.optimizer, self.scaler)

@@ -15,9 +15,10 @@ from worker.settings import Settings
 
 DRAIN_SECONDS = 10.0
 
-# A thread watches one attempt. Beside each training the next one prepares, and checks of data hold no slot at all.
-THREADS_PER_SLOT = 2
-SPARE_THREADS = 2
+# A thread watches one attempt, and is made when it is needed. A slot takes 20 small trials; more wait or prepare beside
+# them, and checks of data hold no slot at all.
+THREADS_PER_SLOT = 24
+SPARE_THREADS = 8
 
 
 def main() -> None:

@@ -90,6 +90,7 @@ class Journal:
         self._spools: dict[str, Spool] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
+        self._bell = threading.Event()
         self._drained = threading.Condition(self._lock)
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
 
@@ -103,26 +104,35 @@ class Journal:
         self._thread.start()
 
     def add(self, run_dir: RunDir, ticket: Ticket) -> Spool:
-        """Ship this run; set `closed` on the answer once its last line is written."""
+        """Ship this run, from what its file holds already on; `close` the answer once its last line is written."""
         spool = Spool(run_dir, ticket)
         with self._lock:
             self._spools[ticket.attempt_id] = spool
+        self._bell.set()
         return spool
+
+    def close(self, spool: Spool) -> None:
+        """Nobody writes any more; somebody waits for the last line."""
+        spool.closed = True
+        self._bell.set()
 
     def stop(self, drain_seconds: float) -> bool:
         """Give the last lines time to arrive; False when some stay in the spool for the next start."""
         with self._drained:
             drained = self._drained.wait_for(lambda: not self._spools, drain_seconds)
         self._stop.set()
+        self._bell.set()
         self._thread.join()
         return drained
 
     def _run(self) -> None:
-        pause_seconds = POLL_SECONDS
+        pause_seconds = 0.0
         while not self._stop.wait(pause_seconds):
+            self._bell.wait(POLL_SECONDS)
+            self._bell.clear()
             try:
                 self.ship()
-                pause_seconds = POLL_SECONDS
+                pause_seconds = 0.0
             except RedisError as error:
                 pause_seconds = min(max(pause_seconds * 2, 0.5), 5.0)
                 log.warning("Redis: %s; reports stay in their files", type(error).__name__)

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import training_core
-from training_core.orders import GO, READY, RUNNING, Order, Stage
+from training_core.orders import READY, RUNNING, Go, Order, Stage
 from training_core.process import PARENT_PID, adopt_orphans
 from training_core.rundir import RunDir
 from training_core.title import PADDING
@@ -65,20 +65,41 @@ class Launcher:
         with self._lock:
             return self._warm.pid if self._warm else None
 
-    def launch(self, run_dir: RunDir, stage: Stage, variables: dict[str, str]) -> Process | None:
-        """A new process that carries out a stage, or None when there is no launcher that can be trusted to fork one."""
+    def standby(self, run_dir: RunDir, stage: Stage) -> Standby | None:
+        """A process that will carry out a stage once it is told to, or None without a launcher to be trusted."""
         with self._lock:
             warm = self._warm
             if warm is None:
                 return None
-            process = warm.fork(run_dir, stage, variables) if warm.fit else None
-            if process is None:
-                log.info("the launcher is out of date or does not answer; it is replaced")
-                warm.end()
-                self._warm = None
-            if process is None or warm.orders >= self._orders:
+            standby = warm.fork(run_dir, stage) if warm.fit else None
+            if standby is None:
+                self._give_up(warm)
+            elif warm.orders >= self._orders:
                 self._wanted.set()
-            return process
+            return standby
+
+    def begin(self, standby: Standby, variables: dict[str, str]) -> Process | None:
+        """The process that has begun now; None when it cannot, or grew from code that has been replaced since."""
+        process = standby.begin(variables) if standby.warm.code == code_version() else None
+        if process is None:
+            standby.dismiss()
+            with self._lock:
+                if self._warm is standby.warm:
+                    self._give_up(standby.warm)
+        else:
+            standby.warm.served = True
+        return process
+
+    def launch(self, run_dir: RunDir, stage: Stage, variables: dict[str, str]) -> Process | None:
+        """Both at once; None as for them."""
+        standby = self.standby(run_dir, stage)
+        return None if standby is None else self.begin(standby, variables)
+
+    def _give_up(self, warm: Warm) -> None:
+        log.info("the launcher is out of date or does not answer; it is replaced")
+        warm.end()
+        self._warm = None
+        self._wanted.set()
 
     def _keep(self) -> None:
         """Every launcher is a child of this very thread, and the kernel ends it with us."""
@@ -92,7 +113,7 @@ class Launcher:
                     pass
                 self._wanted.clear()
             # One that never served a run may never do.
-            served = fresh is not None and fresh.orders > 0
+            served = fresh is not None and fresh.served
             pause_seconds = 0.0 if served else min(max(1.0, 2 * pause_seconds), LONGEST_PAUSE_SECONDS)
             self._wanted.wait(0.0 if self._stopping else pause_seconds)
         self._swap(None)
@@ -123,7 +144,7 @@ class Warm:
 
     def __init__(self, program: Sequence[str]) -> None:
         self.code = code_version()
-        self.orders = 0
+        self.orders, self.served = 0, False
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # It holds no GPU and runs nothing itself: whatever a run may know comes with its order.
         variables = environment(device="cpu", slots=(), threads=1) | {PARENT_PID: str(os.getpid())}
@@ -152,33 +173,23 @@ class Warm:
                 return self._control.recv(len(READY)) == READY
         return False
 
-    def fork(self, run_dir: RunDir, stage: Stage, variables: dict[str, str]) -> Process | None:
+    def fork(self, run_dir: RunDir, stage: Stage) -> Standby | None:
         """None without an answer in time; then this launcher has to be ended, and what it may have begun with it."""
-        order = Order(run_dir=run_dir.path, stage=stage, environment=variables, parent_pid=os.getpid())
+        order = Order(run_dir=run_dir.path, stage=stage, parent_pid=os.getpid())
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with ours:
-            try:
-                self._control.settimeout(ANSWER_SECONDS)
-                with theirs:
-                    socket.send_fds(self._control, [order.model_dump_json().encode()], [theirs.fileno()])
-                ours.settimeout(ANSWER_SECONDS)
-                answer = ours.recv(PID_BYTES)
-            except OSError:
-                return None
-            child = Process(int(answer)) if answer else None
-            return child if child is not None and self._let_go(child, ours) else None
-
-    def _let_go(self, child: Process, line: socket.socket) -> bool:
         try:
-            line.send(GO)
-            running = line.recv(len(RUNNING)) == RUNNING
+            self._control.settimeout(ANSWER_SECONDS)
+            with theirs:
+                socket.send_fds(self._control, [order.model_dump_json().encode()], [theirs.fileno()])
+            ours.settimeout(ANSWER_SECONDS)
+            answer = ours.recv(PID_BYTES)
         except OSError:
-            running = False
-        if running:
-            self.orders += 1
-        else:
-            child.kill()
-        return running
+            answer = b""
+        if not answer:
+            ours.close()
+            return None
+        self.orders += 1
+        return Standby(self, Process(int(answer)), ours)
 
     def end(self) -> None:
         """Everything of its session: also children that had not begun when it was ended."""
@@ -186,6 +197,35 @@ class Warm:
         signal_group(self.pid, signal.SIGKILL)
         self._process.wait()
         reap_group(self.pid)
+
+
+class Standby:
+    """A child of this worker that was forked and waits to be told to begin. It holds nothing but its memory."""
+
+    def __init__(self, warm: Warm, child: Process, line: socket.socket) -> None:
+        self.warm, self.over = warm, False
+        self._child, self._line = child, line
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    def begin(self, variables: dict[str, str]) -> Process | None:
+        """None when it does not answer; then it is to be dismissed."""
+        with self._line:
+            try:
+                self._line.send(Go(environment=variables).model_dump_json().encode())
+                running = self._line.recv(len(RUNNING)) == RUNNING
+            except OSError:
+                running = False
+        self.over = running
+        return self._child if running else None
+
+    def dismiss(self) -> None:
+        """End it, and whatever it may have begun."""
+        self.over = True
+        self._line.close()
+        self._child.kill()
 
 
 def code_version() -> int:

@@ -58,8 +58,8 @@ class Process:
         signal_group(self.pid, number)
 
     def kill(self) -> None:
-        """End it at once, whether or not it has begun its session, and forget it."""
-        os.kill(self.pid, signal.SIGKILL)
+        """End it and all that it started at once, and forget it."""
+        self.signal(signal.SIGKILL)
         while self.wait(REAP_SECONDS) is None:
             pass
 

@@ -1,28 +1,24 @@
 """One attempt as a pipe of named steps: claim -> prepare -> hold slots -> train -> settle.
 
-The data is prepared without a device; slots are lent only to a training that can begin.
+The data is prepared without a device, and once for all trials of a job; slots are lent only to a training that can
+begin.
 """
 
 from __future__ import annotations
 
 import errno
 import logging
-import signal
 import time
-from collections.abc import Sequence
 
-from training_core.events import CheckpointSaved, Claimed, Finished, decode
-from training_core.orders import Stage
-from training_core.rundir import EventsFile, RunDir, RunSpec, complete_lines, write_atomically
+from training_core.events import Claimed, Finished
+from training_core.rundir import EventsFile, RunDir, RunSpec, write_atomically
 from training_core.wire import Reason, Ticket
-from worker import outcome
+from worker import outcome, preparation
 from worker.host import Host, Run
 from worker.journal import TICKET_FILE
-from worker.process import Process, bury_orphans, environment, launch
+from worker.slots import threads_of
+from worker.stages import at_hand, conclude, run_stage
 from worker.stopper import Stopper
-
-LOOK_SECONDS = 0.2
-CHECKPOINT_SAVED = b'"checkpoint_saved"'
 
 log = logging.getLogger("trainyard.worker")
 
@@ -38,7 +34,7 @@ def run_attempt(host: Host, ticket: Ticket) -> None:
             report = carry_out(host, run)
         settle(run, report)
     finally:
-        spool.closed = True
+        host.journal.close(spool)
 
 
 def claim(host: Host, ticket: Ticket) -> Run | None:
@@ -65,19 +61,41 @@ def carry_out(host: Host, run: Run) -> Finished | None:
     stopper = Stopper(host.settings, run)
     try:
         write_spec(host, run)
-        report = run_stage(host, run, "prepare", [], stopper)
-        if not run.run_dir.prepared.exists() or run.cause is not None or run.run_dir.outcome.exists():
-            return report
-        seconds = host.settings.slot_wait_seconds
-        with host.slots.hold(run.ticket.devices, seconds, lambda: run.cause is not None) as slots:
-            if slots is None:
-                return no_slot(run, seconds)
-            stopper.slots_held()
-            began = time.monotonic()
-            report = run_stage(host, run, "train", slots, stopper)
-            return report and report.model_copy(update={"held_seconds": time.monotonic() - began})
+        if not preparation.take_over(host.runs, run.ticket, run.run_dir):
+            report = conclude(run, run_stage(host, run, "prepare", stopper))
+            if not run.run_dir.prepared.exists() or run.cause is not None or run.run_dir.outcome.exists():
+                return report
+            preparation.remember(host.runs, run.ticket, run.run_dir)
+        with preparation.in_use(run.run_dir.read_prepared()):
+            return train(host, run, stopper)
     except OSError as error:
         return Finished(reason=_cannot_start(error), phase="preparing", message=str(error))
+
+
+def train(host: Host, run: Run, stopper: Stopper) -> Finished | None:
+    """Wait for slots with a process at hand, and train.
+
+    The slots are free again before what became of it is worked out and reported.
+    """
+    seconds = slot_wait_seconds(host, run)
+    with (
+        at_hand(host, run) as standby,
+        host.slots.hold(run.ticket.devices, run.ticket.share, seconds, lambda: run.cause is not None) as slots,
+    ):
+        if slots is None:
+            return no_slot(run, seconds)
+        stopper.slots_held()
+        began = time.monotonic()
+        ended = run_stage(host, run, "train", stopper, slots=slots, standby=standby)
+        held_seconds = time.monotonic() - began
+    report = conclude(run, ended)
+    return report and report.model_copy(update={"held_seconds": held_seconds})
+
+
+def slot_wait_seconds(host: Host, run: Run) -> float:
+    """A trial of a search may have been sent ahead of a free slot, so that the slot never waits for the trial."""
+    ahead = preparation.of_a_search(host.runs, run.ticket)
+    return host.settings.ahead_wait_seconds if ahead else host.settings.slot_wait_seconds
 
 
 def write_spec(host: Host, run: Run) -> None:
@@ -92,7 +110,8 @@ def write_spec(host: Host, run: Run) -> None:
             spec=ticket.spec,
             device=ticket.device,
             devices=max(1, ticket.devices),  # a check holds none
-            threads=host.threads,
+            share=ticket.share,
+            threads=threads_of(ticket.share, host.threads),
             store=settings.store,
             cache_dir=settings.cache_dir,
             cache_bytes=settings.cache_bytes,
@@ -102,42 +121,11 @@ def write_spec(host: Host, run: Run) -> None:
             resume_from=ticket.resume_from,
             loader=settings.loader,
             train_seconds=ticket.train_seconds,
+            rung=ticket.rung,
+            until=ticket.until,
+            adopt=ticket.adopt,
         )
     )
-
-
-def run_stage(host: Host, run: Run, stage: Stage, slots: Sequence[int], stopper: Stopper) -> Finished | None:
-    """Run one stage to its end, which is brought about when it has to end; the report, should it be the last."""
-    kills = outcome.oom_kills()
-    variables = environment(device=run.ticket.device, slots=slots, threads=host.threads)
-    with host.cgroups.of(run.ticket.attempt_id) as group:
-        process = start(host, run, stage, variables)
-        group.take(process.pid)
-        while (exit_code := process.wait(LOOK_SECONDS)) is None:
-            stopper.look(process)
-    bury_orphans()
-    return outcome.settle(
-        exit_code,
-        run.run_dir.read_outcome(),
-        run.cause,
-        phase="preparing" if stage == "prepare" else "running",
-        out_of_memory=exit_code == -signal.SIGKILL and outcome.oom_kills() > kills,
-        log=run.run_dir.log,
-        checkpoint=last_checkpoint(run.run_dir) or run.ticket.resume_from,
-    )
-
-
-def start(host: Host, run: Run, stage: Stage, variables: dict[str, str]) -> Process:
-    """By the warm launcher, or cold: without one, or where the job wants its ranks from torchrun itself."""
-    torchrun = stage == "train" and run.ticket.spec.compute.start == "torchrun"
-    warm = None if host.launcher is None or torchrun else host.launcher.launch(run.run_dir, stage, variables)
-    return warm or launch(run.run_dir, stage, variables, host.program)
-
-
-def last_checkpoint(run_dir: RunDir) -> str | None:
-    """The path of the newest one that the run reported."""
-    reports = (decode(line) for line, _ in complete_lines(run_dir.events, 0) if CHECKPOINT_SAVED in line)
-    return max((one.path for one in reports if isinstance(one, CheckpointSaved)), default=None)
 
 
 def no_slot(run: Run, seconds: float) -> Finished | None:

@@ -38,6 +38,7 @@ class Settings(BaseSettings):
     warm_launcher: bool = Field(default=True, description="keep a process ready that has imported torch")
     launcher_orders: int = Field(default=500, ge=1, description="forks before the launcher is replaced")
     slot_wait_seconds: float = Field(default=10.0, ge=0, description="before prepared work is given back")
+    ahead_wait_seconds: float = Field(default=900.0, ge=0, description="the same for a trial of a search, sent ahead")
     attempt_memory_bytes: int = Field(default=0, ge=0, description="memory.max of an attempt's cgroup; 0: no limit")
     stop_grace_seconds: float = Field(default=120.0, description="for the checkpoint after a stop was asked for")
     term_grace_seconds: float = Field(default=15.0, description="between SIGTERM and SIGKILL")

@@ -1,13 +1,15 @@
-"""Slots: what this host can lend. A slot is one GPU, or an equal share of the cores."""
+"""Slots: what this host can lend, whole or in parts. A slot is one GPU, or an equal part of the cores."""
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import shutil
 import subprocess
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from training_core.planner.facts import cpu_name
 from worker.settings import Settings
 
 LOOK_SECONDS = 0.1
+ROUNDING = 1e-9  # three thirds are a whole
 
 
 @dataclass(frozen=True)
@@ -60,33 +63,59 @@ def allowed_cores() -> int:
 
 
 class Slots:
-    """Lends indices of slots; the book counts too, so waiting here is short and rare."""
+    """Lends slots whole or in parts, first come first served: small shares never keep a whole request waiting for ever.
+
+    The book counts too, so that only a trial that was sent ahead of a free slot waits long.
+    """
 
     def __init__(self, count: int) -> None:
-        self._free = set(range(count))
+        self._lent: list[list[float]] = [[] for _ in range(count)]  # the parts of each slot that are in use
+        self._line: deque[object] = deque()
         self._changed = threading.Condition()
 
     @contextmanager
-    def hold(self, count: int, seconds: float, given_up: Callable[[], bool]) -> Iterator[list[int] | None]:
-        """The lowest `count` free slots, given back at the end; None when they did not come free within `seconds`.
+    def hold(
+        self, count: int, share: float, seconds: float, given_up: Callable[[], bool]
+    ) -> Iterator[list[int] | None]:
+        """Indices of `count` slots of which `share` is ours, given back at the end; None when `seconds` were too few.
 
         Nobody wakes the waiter when `given_up` turns true: it looks by itself.
         """
-        taken = self._take(count, time.monotonic() + seconds, given_up)
+        taken = self._take(count, share, time.monotonic() + seconds, given_up)
         try:
             yield taken
         finally:
             with self._changed:
-                self._free |= set(taken or ())
+                for index in taken or ():
+                    self._lent[index].remove(share)
                 self._changed.notify_all()
 
-    def _take(self, count: int, deadline: float, given_up: Callable[[], bool]) -> list[int] | None:
+    def _take(self, count: int, share: float, deadline: float, given_up: Callable[[], bool]) -> list[int] | None:
+        me = object()
         with self._changed:
-            while len(self._free) < count:
-                left_seconds = deadline - time.monotonic()
-                if left_seconds <= 0 or given_up():
-                    return None
-                self._changed.wait(min(left_seconds, LOOK_SECONDS))
-            taken = sorted(self._free)[:count]
-            self._free -= set(taken)
-            return taken
+            self._line.append(me)
+            try:
+                while not given_up():
+                    found = self._find(count, share) if self._line[0] is me else None
+                    if found is not None:
+                        for index in found:
+                            self._lent[index].append(share)
+                        return found
+                    if (left_seconds := deadline - time.monotonic()) <= 0:
+                        return None
+                    self._changed.wait(min(left_seconds, LOOK_SECONDS))
+                return None
+            finally:
+                self._line.remove(me)
+                self._changed.notify_all()  # the next in line may fit in as well
+
+    def _find(self, count: int, share: float) -> list[int] | None:
+        """Those with the least room that is enough: a share goes beside other shares, and whole slots stay whole."""
+        room = {index: 1 - math.fsum(parts) for index, parts in enumerate(self._lent)}
+        fitting = [index for index in sorted(room, key=lambda one: (room[one], one)) if room[index] >= share - ROUNDING]
+        return sorted(fitting[:count]) if len(fitting) >= count else None
+
+
+def threads_of(share: float, threads: int) -> int:
+    """Threads of a rank that takes `share` of a slot with `threads` cores."""
+    return max(1, round(threads * share))

@@ -1,5 +1,7 @@
 """How an attempt ends, and what becomes of its job: the last status, a pause, or another place in the queue.
 
+Those of a search's trials are in `trial_endings.py`.
+
 Like `lifecycle.py`: every function takes the caller's session with the job's row locked, and never commits.
 """
 
@@ -10,7 +12,7 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
-from api.book import costs, queries
+from api.book import costs, queries, trial_endings
 from api.book.costs import Lent
 from api.book.events import QUEUE_CHANNEL, record_event, ring
 from api.book.locks import current, now
@@ -41,7 +43,7 @@ def lose(session: Session, attempt: Attempt, message: str, losses_limit: int) ->
     job, trial = current(session, attempt)
     _close(session, attempt, Reason.WORKER_LOST, now(session))
     data = {"attempt": attempt.number, "worker": attempt.worker}
-    record_event(session, job, "worker.lost", message, data, level="warning")
+    record_event(session, job, "worker.lost", message, data, level="warning", trial=trial.number)
     _settle(session, job, trial, attempt, error={"message": message}, losses_limit=losses_limit)
 
 
@@ -58,6 +60,8 @@ def _close(session: Session, attempt: Attempt, reason: Reason, at: datetime, tol
 def _settle(
     session: Session, job: Job, trial: Trial, attempt: Attempt, *, error: JsonObject, losses_limit: int
 ) -> None:
+    if queries.is_search(job):
+        return trial_endings.settle(session, job, trial, attempt, error=error, losses_limit=losses_limit)
     reason = Reason(attempt.reason or "")
     verdict = REASONS[reason]
     message = error.get("message") or str(reason)
@@ -91,7 +95,7 @@ def _queue_after(session: Session, job: Job, trial: Trial, attempt: Attempt, mes
 
 def end_if_used_up(session: Session, job: Job, trial: Trial, lent: Lent) -> bool:
     """End a job whose limits leave nothing for another attempt on `lent`; its last checkpoint is kept."""
-    limit = costs.used_up(job, queries.attempts_of(session, job.id), lent, now(session))
+    limit = costs.used_up(session, job, lent, now(session))
     if limit is not None:
         message = f"{limit.field} is used up; the last checkpoint is kept"
         end(session, job, trial, limit.reason, message, error={"hint": costs.way_out(limit.field)})

@@ -7,9 +7,12 @@ from typing import Any
 from sqlalchemy import func, text
 from sqlalchemy.orm import Session
 
+from api.book import once
 from api.book.models import Event, Job
+from api.book.queries import is_search
 
 QUEUE_CHANNEL = "trainyard_queue"
+STUDY_CHANNEL = "trainyard_study"  # the tuner's bell; its payload is the id of a search
 JOBS_CHANNEL = "trainyard_jobs"
 
 
@@ -21,16 +24,19 @@ def record_event(
     data: dict[str, Any] | None = None,
     *,
     level: str = "info",
-    trial: int | None = 0,
+    trial: int | None = None,
 ) -> None:
-    """Append the job's next event; the job's row must be locked, which is what keeps the numbers without gaps."""
+    """Append the job's next event; the job's row must be locked, which is what keeps the numbers without gaps.
+
+    `trial` says which one of a search it is about, None for the search as a whole; a plain job's are all about its one.
+    """
     job.last_event_seq += 1
     session.add(
         Event(
             job_id=job.id,
             seq=job.last_event_seq,
             type=kind,
-            trial=trial,
+            trial=trial if is_search(job) else 0,
             level=level,
             message=message[:2000],
             data=data or {},
@@ -47,4 +53,9 @@ def touch(session: Session, job: Job) -> None:
 
 
 def ring(session: Session, channel: str, payload: str) -> None:
+    """Once a transaction: PostgreSQL delivers the same words once however often they were said in it."""
+    known = once.facts(session)
+    if (channel, payload) in known:
+        return
+    known[channel, payload] = True
     session.execute(text("SELECT pg_notify(:channel, :payload)"), {"channel": channel, "payload": payload})

@@ -14,10 +14,10 @@ from sqlalchemy.orm import Session
 from api.book import queries
 from api.book import status as states
 from api.book.costs import Lent
-from api.book.events import QUEUE_CHANNEL, record_event, ring, touch
+from api.book.events import QUEUE_CHANNEL, STUDY_CHANNEL, record_event, ring, touch
 from api.book.ids import new_id
 from api.book.locks import current, now
-from api.book.models import Attempt, Job, Trial, Worker
+from api.book.models import Attempt, Job, JsonObject, Trial, Worker
 from api.book.status import REASONS, Status
 from training_core.spec import SPEC_VERSION, JobSpec, Work
 from training_core.wire import Reason
@@ -40,7 +40,10 @@ def actions_of(job: Job) -> list[str]:
 
 
 def submit(session: Session, project_id: str, spec: JobSpec, work: Work = "train") -> Job:
-    """Book a job with its trial and first event; the dispatcher hears of it when the caller commits."""
+    """Book a job with its trial and first event; the dispatcher hears of it when the caller commits.
+
+    The trials of a search come from the tuner, which hears of it in the dispatcher's place.
+    """
     job = Job(
         id=new_id(queries.ID_PREFIX[work]),
         project_id=project_id,
@@ -60,9 +63,10 @@ def submit(session: Session, project_id: str, spec: JobSpec, work: Work = "train
     )
     session.add(job)
     session.flush()
-    session.add(Trial(job_id=job.id, number=0, status=Status.QUEUED, reason=Reason.SUBMITTED, attempt=0, losses=0))
+    if not queries.is_search(job):
+        session.add(Trial(job_id=job.id, number=0, status=Status.QUEUED, reason=Reason.SUBMITTED, attempt=0, losses=0))
     record_event(session, job, "job.created", "Job accepted" if work == "train" else "Dataset check accepted")
-    ring(session, QUEUE_CHANNEL, job.id)
+    ring(session, STUDY_CHANNEL if queries.is_search(job) else QUEUE_CHANNEL, job.id)
     session.flush()
     session.refresh(job)
     return job
@@ -88,38 +92,45 @@ def book_attempt(session: Session, job: Job, trial: Trial, worker: Worker, lent:
         incarnation=worker.incarnation,
         device=lent.device,
         devices=lent.devices,
+        share=lent.share,
         profile=lent.profile,
         price_per_hour=lent.price_per_hour,
         currency=lent.currency,
-        resume_from=queries.newest_checkpoint(session, job.id, trial.number),
+        resume_from=queries.goes_on_from(session, job.id, trial),
         last_seq=0,
         made_progress=False,
     )
     session.add(attempt)
-    _move(session, job, Reason.DISPATCHED)
     job.dispatched_at = job.dispatched_at or now(session)
-    job.status_detail = f"Waiting for worker {worker.name} to take attempt {attempt.number}"
+    if not queries.is_search(job) or job.status == Status.QUEUED:
+        _move(session, job, Reason.DISPATCHED)
+        job.status_detail = f"Waiting for worker {worker.name} to take attempt {attempt.number}"
     session.flush()
     return attempt
 
 
 def claim(session: Session, attempt: Attempt) -> None:
-    """The host took the attempt and now prepares the data."""
+    """The host took the attempt and now prepares the data; of a search, only its first preparation is news."""
     job, _ = current(session, attempt)
     if attempt.claimed_at is not None:
         return
     attempt.claimed_at = now(session)
+    if queries.is_search(job) and job.data_ready_at is not None:
+        return
     job.status_detail = None
     detail = {"attempt": attempt.number, "worker": attempt.worker, "resume_from": attempt.resume_from}
-    record_event(session, job, "job.preparing", f"Attempt {attempt.number} prepares on {attempt.worker}", detail)
+    message = f"Attempt {attempt.number} prepares on {attempt.worker}"
+    record_event(session, job, "job.preparing", message, detail, trial=attempt.trial)
 
 
 def data_ready(session: Session, attempt: Attempt, at: datetime) -> None:
     """The data of the attempt is prepared: from now on it holds its devices, or waits for them on its host."""
     job, _ = current(session, attempt)
     attempt.data_ready_at = attempt.data_ready_at or at
+    if job.data_ready_at is None and queries.is_search(job):
+        ring(session, STUDY_CHANNEL, job.id)  # the first trial has prepared for all
     job.data_ready_at = job.data_ready_at or at
-    if attempt.devices and not _ends_soon(job):
+    if attempt.devices and not _ends_soon(job) and job.status != Status.RUNNING:  # as of a search, by another trial
         job.status_detail = f"The data is ready; the training begins when worker {attempt.worker} has a free slot"
 
 
@@ -133,13 +144,22 @@ def start(session: Session, attempt: Attempt, resumed_from_step: int, at: dateti
     """preparing -> running: the ranks are up since `at`, by the clock of their host like all phases of an attempt."""
     job, trial = current(session, attempt)
     use_devices(attempt, at)
-    job.status_detail = job.status_detail if _ends_soon(job) else None
+    first = job.status != Status.RUNNING
     trial.status, trial.reason = Status.RUNNING, Reason.TRAINING
-    _move(session, job, Reason.TRAINING)
+    trial.started_at = trial.started_at or at
     job.processes_up_at = job.processes_up_at or at
+    if first or not queries.is_search(job):
+        job.status_detail = job.status_detail if _ends_soon(job) else None
+        _move(session, job, Reason.TRAINING)
     message = f"Training resumed from step {resumed_from_step}" if resumed_from_step else "Training started"
-    detail = {"attempt": attempt.number, "resumed_from_step": resumed_from_step}
-    record_event(session, job, "job.started", message, detail)
+    detail: JsonObject = {"attempt": attempt.number, "resumed_from_step": resumed_from_step}
+    if not queries.is_search(job):
+        record_event(session, job, "job.started", message, detail)
+        return
+    if first:
+        record_event(session, job, "job.started", "The search trains", {"trial": trial.number})
+    detail |= {"parameters": trial.parameters, "origin": trial.origin, "rung": trial.rung, "until": trial.until}
+    record_event(session, job, "trial.started", f"Trial {trial.number}: {message}", detail, trial=trial.number)
 
 
 def _ends_soon(job: Job) -> bool:

@@ -11,6 +11,7 @@ from datetime import datetime
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from api.book import once
 from api.book.models import Attempt, Job, Trial
 from api.book.status import HELD
 
@@ -24,17 +25,15 @@ class StaleAttempt(Exception):
 
 def current(session: Session, attempt: Attempt) -> tuple[Job, Trial]:
     """The attempt's job and trial, locked; raises `StaleAttempt` unless the attempt is the one that counts."""
-    job = lock_job(session, attempt.job_id)
-    trial = lock_trial(session, attempt.job_id, attempt.trial)
-    session.refresh(attempt, with_for_update=True)
+    known = once.facts(session)
+    if attempt not in known:
+        locked = lock_job(session, attempt.job_id), lock_trial(session, attempt.job_id, attempt.trial)
+        session.refresh(attempt, with_for_update=True)
+        known[attempt] = locked
+    job, trial = known[attempt]
     if trial.attempt != attempt.number or trial.status not in HELD or attempt.finished_at is not None:
         raise StaleAttempt(attempt)
     return job, trial
-
-
-def guard(session: Session, attempt: Attempt) -> Job:
-    """The locked job, for reports that change no status; raises `StaleAttempt` like the doors above."""
-    return current(session, attempt)[0]
 
 
 def lock_job(session: Session, job_id: str) -> Job:
@@ -52,4 +51,8 @@ def lock_trial(session: Session, job_id: str, number: int) -> Trial:
 
 def now(session: Session) -> datetime:
     """The database's time of this transaction."""
-    return session.execute(select(func.now())).scalar_one()
+    known = once.facts(session)
+    if "now" not in known:
+        known["now"] = session.execute(select(func.now())).scalar_one()
+    moment: datetime = known["now"]
+    return moment

@@ -151,6 +151,7 @@ class Job(Base):
         ),
         Index("ix_jobs_project_newest", "project_id", "id"),
         Index("ix_jobs_open", "status", "priority", "id", postgresql_where=f"({_BUSY})"),
+        Index("ix_jobs_searches", "finished_at", postgresql_where="study IS NOT NULL"),
         Index("ix_jobs_dataset", "project_id", "dataset_key", postgresql_where="dataset_key IS NOT NULL"),
         UniqueConstraint("project_id", "external_id"),
     )
@@ -228,7 +229,8 @@ class Attempt(Base):
 
     `share` is the part of its one device that it takes. `profile`, `price_per_hour` (of all that it takes) and
     `currency` are those it was booked by. `started_at` is when it began to use its devices, by its host's clock,
-    `held_seconds` how long it did; `costs.py` adds them up.
+    `held_seconds` how long it did; `costs.py` adds them up. `training_seconds` and `evaluation_seconds` of it were in
+    steps and in evaluations, by its efficiency account.
     """
 
     __tablename__ = "attempts"
@@ -256,6 +258,8 @@ class Attempt(Base):
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     held_seconds: Mapped[float | None]
+    training_seconds: Mapped[float | None]
+    evaluation_seconds: Mapped[float | None]
 
     __table_args__ = (
         ForeignKeyConstraint(["job_id", "trial"], ["trials.job_id", "trials.number"]),
@@ -338,6 +342,7 @@ class Checkpoint(Base):
     __table_args__ = (
         ForeignKeyConstraint(["job_id", "trial"], ["trials.job_id", "trials.number"]),
         UniqueConstraint("job_id", "path"),
+        Index("ix_checkpoints_kept", "job_id", "trial", postgresql_where="deleted_at IS NULL"),
     )
 
 

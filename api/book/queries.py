@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import ScalarSelect, Select, func, select
 from sqlalchemy.orm import Session
 
-from api.book.models import Artifact, Attempt, Checkpoint, Event, Job
-from api.book.status import Status
+from api.book.models import Artifact, Attempt, Checkpoint, Event, Job, Trial
+from api.book.status import HELD, Status
 from training_core.spec import JobSpec, Work
+from training_core.spec.space import apply
 
 ID_PREFIX: dict[Work, str] = {"train": "job", "check": "chk"}
 
@@ -20,6 +21,28 @@ ID_PREFIX: dict[Work, str] = {"train": "job", "check": "chk"}
 def dataset_key(spec: JobSpec) -> str:
     """The same for specs whose data is asked for in the same words."""
     return hashlib.sha256(spec.dataset.model_dump_json().encode()).hexdigest()
+
+
+def is_search(job: Job) -> bool:
+    return job.spec.get("search") is not None
+
+
+def stopping(job: Job) -> str | None:
+    """The reason that a search has begun to end for, if it has."""
+    reason: str | None = (job.study or {}).get("stopping")
+    return reason
+
+
+def trial_spec(job: Job, trial: Trial) -> JobSpec:
+    """What the trial trains: the job's own spec, with its parameters in their places where the job is a search."""
+    spec = JobSpec.model_validate(job.spec)
+    return apply(spec, trial.parameters) if is_search(job) else spec
+
+
+def held_trials(session: Session, job_id: str) -> int:
+    """How many of the job's trials an attempt has now."""
+    held = select(func.count()).select_from(Trial).where(Trial.job_id == job_id, Trial.status.in_(HELD))
+    return session.execute(held).scalar_one()
 
 
 @dataclass(frozen=True)
@@ -80,20 +103,24 @@ def position_of_next(session: Session, priority: int) -> int:
     return 1 + session.execute(ahead).scalar_one()
 
 
-def events_after(session: Session, job_id: str, after: int, limit: int, types: Sequence[str] = ()) -> Sequence[Event]:
+def events_after(
+    session: Session, job_id: str, after: int, limit: int, types: Sequence[str] = (), *, trial: int | None = None
+) -> Sequence[Event]:
+    """With `trial` those that are about it."""
     query = select(Event).where(Event.job_id == job_id, Event.seq > after)
+    if trial is not None:
+        query = query.where(Event.trial == trial)
     if types:
         query = query.where(Event.type.in_(types))
     return session.scalars(query.order_by(Event.seq).limit(limit)).all()
 
 
-def checkpoints_of(session: Session, job_id: str) -> Sequence[Checkpoint]:
-    """Those that still exist, newest step first."""
-    return session.scalars(
-        select(Checkpoint)
-        .where(Checkpoint.job_id == job_id, Checkpoint.deleted_at.is_(None))
-        .order_by(Checkpoint.step.desc(), Checkpoint.attempt.desc())
-    ).all()
+def checkpoints_of(session: Session, job_id: str, trial: int | None = None) -> Sequence[Checkpoint]:
+    """Those of a job, or of one of its trials, that still exist, newest step first."""
+    query = select(Checkpoint).where(Checkpoint.job_id == job_id, Checkpoint.deleted_at.is_(None))
+    if trial is not None:
+        query = query.where(Checkpoint.trial == trial)
+    return session.scalars(query.order_by(Checkpoint.step.desc(), Checkpoint.attempt.desc())).all()
 
 
 def checkpoint_of(session: Session, job_id: str, checkpoint_id: str) -> Checkpoint | None:
@@ -115,12 +142,27 @@ def best_checkpoint(session: Session, job_id: str) -> Checkpoint | None:
 
 def newest_checkpoint(session: Session, job_id: str, trial: int) -> str | None:
     """Path of the checkpoint to resume from, or None."""
-    return session.scalars(
-        select(Checkpoint.path)
-        .where(Checkpoint.job_id == job_id, Checkpoint.trial == trial, Checkpoint.deleted_at.is_(None))
-        .order_by(Checkpoint.step.desc(), Checkpoint.attempt.desc())
-        .limit(1)
-    ).first()
+    return session.scalars(_kept(job_id, trial).order_by(Checkpoint.step.desc(), Checkpoint.attempt.desc())).first()
+
+
+def goes_on_from(session: Session, job_id: str, trial: Trial) -> str | None:
+    """Path of the checkpoint that the trial's next attempt begins with, or None.
+
+    A member of a population that adopts another one's goes on from that, or where it is gone already from the newest
+    of the same member, and from its own again as soon as it has written one.
+    """
+    if trial.adopts is None:
+        newest = _kept(job_id, trial.number).order_by(Checkpoint.attempt.desc(), Checkpoint.step.desc())
+        return session.scalars(newest).first()
+    source = select(Checkpoint.trial).where(Checkpoint.job_id == job_id, Checkpoint.path == trial.adopts)
+    still = Checkpoint.path == trial.adopts
+    best = _kept(job_id, source.scalar_subquery()).order_by(still.desc(), Checkpoint.step.desc())
+    return session.scalars(best).first()
+
+
+def _kept(job_id: str, trial: int | ScalarSelect[int]) -> Select[str]:
+    query = select(Checkpoint.path).where(Checkpoint.job_id == job_id, Checkpoint.trial == trial)
+    return query.where(Checkpoint.deleted_at.is_(None)).limit(1)
 
 
 def artifacts_of(session: Session, job_id: str) -> Sequence[Artifact]:
@@ -137,6 +179,12 @@ def attempts_of(session: Session, job_id: str) -> Sequence[Attempt]:
     return session.scalars(
         select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.booked_at, Attempt.number)
     ).all()
+
+
+def hosts_of(session: Session, job_id: str) -> list[str]:
+    """The workers that have an attempt of the job now, by name."""
+    open_now = select(Attempt.worker).where(Attempt.job_id == job_id, Attempt.finished_at.is_(None))
+    return list(session.scalars(open_now.distinct().order_by(Attempt.worker)))
 
 
 def newest_attempt(session: Session, job_id: str) -> Attempt | None:

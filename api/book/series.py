@@ -104,9 +104,10 @@ def read(
     return list(found.values())
 
 
-def heads(session: Session, job_id: str) -> dict[str, int]:
-    """The last step of each series of a job's first trial, without reading a point."""
-    query = select(MetricChunk.name, func.max(MetricChunk.last_step)).where(MetricChunk.job_id == job_id)
+def heads(session: Session, job_id: str, trial: int) -> dict[str, int]:
+    """The last step of each series of a trial, without reading a point."""
+    query = select(MetricChunk.name, func.max(MetricChunk.last_step))
+    query = query.where(MetricChunk.job_id == job_id, MetricChunk.trial == trial)
     return dict(session.execute(query.group_by(MetricChunk.name).order_by(MetricChunk.name)).all())
 
 

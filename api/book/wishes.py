@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from sqlalchemy.orm import Session
 
-from api.book import endings
+from api.book import endings, search_wishes
 from api.book.events import QUEUE_CHANNEL, ring, touch
 from api.book.lifecycle import InvalidTransition
 from api.book.locks import lock_job, lock_trial, now
 from api.book.models import Job
+from api.book.queries import is_search
 from api.book.status import TERMINAL, Status
 from training_core.wire import Reason
 
@@ -35,6 +36,9 @@ def cancel(session: Session, job_id: str) -> Job:
         raise InvalidTransition(job, "cancel")
     if job.cancel_requested_at is not None:
         return job
+    if is_search(job):
+        search_wishes.cancel(session, job)
+        return _noted(session, job)
     if job.status in (Status.QUEUED, Status.PAUSED):
         trial = lock_trial(session, job.id, 0)
         where = job.status
@@ -52,7 +56,9 @@ def pause(session: Session, job_id: str) -> Job:
         raise InvalidTransition(job, "pause")
     if job.status == Status.PAUSED or job.pause_requested_at is not None:
         return job
-    if job.status == Status.QUEUED:
+    if is_search(job):
+        search_wishes.pause(session, job)
+    elif job.status == Status.QUEUED:
         endings.pause(session, job, lock_trial(session, job.id, 0), "Paused while queued")
     else:
         job.pause_requested_at = now(session)
@@ -65,7 +71,9 @@ def resume(session: Session, job_id: str) -> Job:
     job = lock_job(session, job_id)
     if job.status in TERMINAL or job.cancel_requested_at is not None or job.work == "check":
         raise InvalidTransition(job, "resume")
-    if job.status == Status.PAUSED:
+    if job.status == Status.PAUSED and is_search(job):
+        search_wishes.resume(session, job)
+    elif job.status == Status.PAUSED:
         trial = lock_trial(session, job.id, 0)
         endings.queue_again(session, job, trial, Reason.RESUMED_BY_CLIENT, "Resumed")
     elif job.pause_requested_at is not None:

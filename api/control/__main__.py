@@ -12,6 +12,8 @@ from api.control.dispatcher import Dispatcher
 from api.control.janitor import Janitor
 from api.control.leader import Loop, lead
 from api.control.recorder import Recorder
+from api.control.sweeper import Sweeper
+from api.control.tuner import Tuner
 from api.profiles import Profiles
 from api.settings import Settings
 
@@ -29,7 +31,9 @@ def main() -> None:
     loops: dict[str, Loop] = {
         "recorder": Recorder(sessions, make_redis(settings), settings.losses_limit),
         "dispatcher": Dispatcher(sessions, make_redis(settings), postman, profiles, settings),
+        "tuner": Tuner(sessions, profiles, settings),
         "janitor": Janitor(sessions, make_redis(settings), settings),
+        "sweeper": Sweeper(sessions, settings),
     }
     lead(engine, loops, stop)
     postman.close()

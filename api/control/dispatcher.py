@@ -4,31 +4,31 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 
 import psycopg
 import redis
 from kombu.exceptions import OperationalError as BrokerError
-from sqlalchemy import func, or_, select, text, update
+from sqlalchemy import Select, func, or_, select, text, update
 from sqlalchemy.orm import Session
 
-from api.book import costs, endings, lifecycle, queries, slots
+from api.book import costs, queries, slots
 from api.book.costs import Lent
 from api.book.database import Sessions
 from api.book.events import QUEUE_CHANNEL
-from api.book.locks import lock_trial, now
+from api.book.locks import now
 from api.book.models import Attempt, Job, Trial
-from api.book.slots import Room
-from api.book.status import HELD, Status
+from api.book.status import TERMINAL, Status
 from api.control.broker import Postman
-from api.profiles import Profile, Profiles
+from api.control.queue import Queue
+from api.profiles import Profiles
 from api.settings import Settings
-from training_core.spec import JobSpec, Work
-from training_core.wire import WISHES_HASH, Reason, Ticket, Wish
+from training_core.spec import Work
+from training_core.wire import WISHES_HASH, Ticket, Wish
 
 POLL_SECONDS = 1.0
 QUEUE_LOOK = 200
-_GIVEN_BACK = {Reason.NO_SLOT, Reason.WORKER_SHUTDOWN, Reason.PAUSED_BY_CLIENT}
+_BOOKED_FROM = [Status.QUEUED, Status.PREPARING, Status.RUNNING]  # of a search some trials may be held already
 
 log = logging.getLogger("trainyard.dispatcher")
 
@@ -54,39 +54,40 @@ class Dispatcher:
     def dispatch(self) -> None:
         """Book, send and wish once."""
         with self._sessions.begin() as session:
-            self._book(session)
+            locked = self._book(session)
+        for job_id in locked:
+            # Reports of a busy search keep its row locked most of the time: it is waited for, with no other lock held.
+            with self._sessions.begin() as session:
+                self._book(session, job_id)
         self._send_tickets()
         self._send_wishes()
 
-    def _book(self, session: Session) -> None:
+    def _book(self, session: Session, alone: str | None = None) -> set[str]:
+        """Through the queue, or through one job's part of it; returns the jobs that others had locked meanwhile."""
         lending = [room for room in slots.rooms(session) if room.lends]
-        for job in _waiting(session, "train"):
-            profile = self._profiles.choose(job.spec["compute"]["profile"], [room.worker for room in lending])
-            if profile is not None and not _used_up(session, job, profile.lent()):
-                room = _roomiest_for(session, job, profile, lending)
-                self._book_on(session, job, room, profile.lent())
-        for job in _waiting(session, "check"):
-            room = max((room for room in lending if room.takes_check()), key=_roominess, default=None)
-            self._book_on(session, job, room, Lent(room.worker.device if room else "cpu", 0))
-
-    def _book_on(self, session: Session, job: Job, room: Room | None, lent: Lent) -> None:
-        if room is None:
-            return
-        trial = session.scalars(select(Trial).where(Trial.job_id == job.id).with_for_update()).one()
-        lifecycle.book_attempt(session, job, trial, room.worker, lent)
-        room.booked.append(slots.Booked(job.id, job.work, lent.devices, ready=job.data_ready_at is not None))
+        queue, locked = Queue(session, self._profiles, lending), set[str]()
+        books: dict[Work, Callable[[Job, Trial], None]] = {"train": queue.book, "check": queue.book_check}
+        for work, book in books.items():
+            found = _waiting(work, alone)
+            waiting = session.execute(found.with_for_update(of=Job, skip_locked=alone is None)).all()
+            for job, trial in waiting:
+                book(job, trial)
+            locked |= set(session.scalars(found.with_only_columns(Job.id))) - {job.id for job, _ in waiting}
+        return locked
 
     def _send_tickets(self) -> None:
         """Send every ticket that was never sent or not claimed in time; a lost or doubled one does no harm."""
         overdue = func.now() - text(f"interval '{self._settings.claim_seconds} seconds'")
         with self._sessions.begin() as session:
             unclaimed = session.execute(
-                select(Attempt, Job)
+                select(Attempt, Job, Trial)
                 .join(Job, Job.id == Attempt.job_id)
+                .join(Trial, (Trial.job_id == Attempt.job_id) & (Trial.number == Attempt.trial))
                 .where(Attempt.finished_at.is_(None), Attempt.claimed_at.is_(None))
                 .where(or_(Attempt.sent_at.is_(None), Attempt.sent_at < overdue))
+                .order_by(Attempt.id)
             ).all()
-            tickets = [(attempt, _ticket(session, attempt, job)) for attempt, job in unclaimed]
+            tickets = [(attempt, _ticket(session, attempt, job, trial)) for attempt, job, trial in unclaimed]
         for attempt, ticket in tickets:
             try:
                 self._postman.send(ticket, attempt.worker)
@@ -100,11 +101,12 @@ class Dispatcher:
         """Repeat what is wished until it is fulfilled: a flushed Redis forgets nothing. Drop what is not any more."""
         with self._sessions.begin() as session:
             held = session.execute(
-                select(Attempt.id, Job)
+                select(Attempt, Job)
                 .join(Job, Job.id == Attempt.job_id)
-                .where(Attempt.finished_at.is_(None), Job.status.in_(HELD))
+                .where(Attempt.finished_at.is_(None), Job.status.not_in(TERMINAL))
+                .order_by(Attempt.trial)
             ).all()
-        wishes = {attempt_id: _wish(job) for attempt_id, job in held}
+        wishes = _wishes((attempt, job) for attempt, job in held)
         wanted = {attempt_id: wish.value for attempt_id, wish in wishes.items() if wish is not None}
         if wanted:
             self._redis.hset(WISHES_HASH, mapping=wanted)  # type: ignore[arg-type]
@@ -112,61 +114,60 @@ class Dispatcher:
             self._redis.hdel(WISHES_HASH, *unwished)
 
 
+def _wishes(held: Iterable[tuple[Attempt, Job]]) -> dict[str, Wish | None]:
+    """By attempt, the one that goes furthest. Of the trials of a search one is traced, the first that trains."""
+    wishes: dict[str, Wish | None] = {}
+    traced = set()
+    for attempt, job in held:
+        wish = _wish(job)
+        if wish == Wish.PROFILE and queries.is_search(job):
+            wish = wish if attempt.started_at is not None and job.id not in traced else None
+            traced.add(job.id) if wish else None
+        wishes[attempt.id] = wish
+    return wishes
+
+
 def _wish(job: Job) -> Wish | None:
-    """The one that goes furthest."""
     if job.cancel_requested_at is not None:
         return Wish.STOP
-    if job.pause_requested_at is not None:
+    if job.pause_requested_at is not None or queries.stopping(job) is not None:
         return Wish.PAUSE
     return Wish.PROFILE if job.profile_requested_at is not None else None
 
 
-def _waiting(session: Session, work: Work) -> Sequence[Job]:
-    """Queued jobs, or queued checks, locked, in the order in which they go; a thousand checks hide no job."""
-    query = select(Job).where(Job.status == Status.QUEUED, Job.cancel_requested_at.is_(None), Job.work == work)
-    query = query.order_by(Job.priority.desc(), Job.id).limit(QUEUE_LOOK).with_for_update(skip_locked=True)
-    return session.scalars(query).all()
+def _waiting(work: Work, job_id: str | None) -> Select[Job, Trial]:
+    """Queued trials of jobs, or of checks, or of one of either, in the order in which they go.
+
+    Of one search those that have trained before go first. A thousand checks hide no job.
+    """
+    query = select(Job, Trial).join(Trial, Trial.job_id == Job.id).where(Trial.status == Status.QUEUED)
+    query = query.where(Job.work == work, Job.status.in_(_BOOKED_FROM), Job.study["stopping"].astext.is_(None))
+    query = query.where(Job.cancel_requested_at.is_(None), Job.pause_requested_at.is_(None))
+    query = query if job_id is None else query.where(Job.id == job_id)
+    return query.order_by(Job.priority.desc(), Job.id, Trial.attempt == 0, Trial.number).limit(QUEUE_LOOK)
 
 
-def _roomiest_for(session: Session, job: Job, profile: Profile, lending: list[Room]) -> Room | None:
-    ready = job.data_ready_at is not None
-    fitting = [room for room in lending if profile.serves(room.worker) and room.takes(profile.devices, ready=ready)]
-    home = _home(session, job) if ready else None
-    return max(fitting, key=lambda room: (room.worker.name == home, _roominess(room)), default=None)
-
-
-def _home(session: Session, job: Job) -> str | None:
-    """The host that gave the job back in good health: its data lies there, ready."""
-    last = queries.newest_attempt(session, job.id)
-    return last.worker if last is not None and last.reason in _GIVEN_BACK else None
-
-
-def _roominess(room: Room) -> tuple[int, int]:
-    """The most free slots first, then the fewest attempts; equal rooms in the order of their names."""
-    return room.unclaimed, -len(room.booked)
-
-
-def _used_up(session: Session, job: Job, lent: Lent) -> bool:
-    """Whether a job that comes back has nothing left to spend, which ends it."""
-    if job.dispatched_at is None:
-        return False
-    return endings.end_if_used_up(session, job, lock_trial(session, job.id, 0), lent)
-
-
-def _ticket(session: Session, attempt: Attempt, job: Job) -> Ticket:
-    attempts = queries.attempts_of(session, job.id)
-    first = costs.first_limit(job, attempts, Lent.to(attempt), now(session))
+def _ticket(session: Session, attempt: Attempt, job: Job, trial: Trial) -> Ticket:
+    lent, moment = Lent.to(attempt), now(session)
+    if queries.is_search(job):
+        first = costs.trial_limit(session, job, trial, lent, moment)
+    else:
+        first = costs.first_limit(session, job, lent, moment)
     return Ticket(
         attempt_id=attempt.id,
         job_id=attempt.job_id,
         trial=attempt.trial,
         attempt=attempt.number,
         work=job.work,
-        spec=JobSpec.model_validate(job.spec),
+        spec=queries.trial_spec(job, trial),
         device=attempt.device,
         devices=attempt.devices,
+        share=attempt.share,
         incarnation=attempt.incarnation,
         resume_from=attempt.resume_from,
+        rung=trial.rung,
+        until=trial.until,
+        adopt=trial.adopts is not None and attempt.resume_from is not None,
         train_seconds=max(0.0, first.left_seconds) if attempt.devices else None,
         ends_because=first.reason,
     )

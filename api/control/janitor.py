@@ -57,7 +57,7 @@ class Janitor:
             self._judge(session)
         self._take_back(beats)
         with self._sessions.begin() as session:
-            budgets.warn(session)
+            budgets.watch(session)
         self._tidy(beats)
 
     def _heartbeats(self) -> dict[str, Heartbeat]:
@@ -87,7 +87,7 @@ class Janitor:
 
     def _suspect(self, session: Session, worker: Worker) -> None:
         for job_id in session.scalars(
-            select(Attempt.job_id).where(Attempt.worker == worker.name, Attempt.finished_at.is_(None))
+            select(Attempt.job_id).distinct().where(Attempt.worker == worker.name, Attempt.finished_at.is_(None))
         ).all():
             job = lock_job(session, job_id)
             job.status_detail = f"Worker {worker.name} is unreachable; the job moves on if it stays silent"
@@ -104,7 +104,8 @@ class Janitor:
                 continue
             with self._sessions.begin() as session:
                 try:
-                    endings.lose(session, session.merge(attempt, load=True), message, self._settings.losses_limit)
+                    lost = session.get_one(Attempt, attempt.id)
+                    endings.lose(session, lost, message, self._settings.losses_limit)
                 except StaleAttempt:
                     continue  # it settled by itself in the meantime, which is the better end
             log.warning("%s: %s", attempt.id, message)

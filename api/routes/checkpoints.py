@@ -21,12 +21,15 @@ router = APIRouter(prefix="/v1/jobs/{job_id}/checkpoints", tags=["checkpoints"])
 
 
 @router.get("", response_model=schemas.Page[schemas.CheckpointAnswer])
-def list_checkpoints(job_id: str, sessions: SessionsOf, caller: Caller) -> schemas.Page[schemas.CheckpointAnswer]:
+def list_checkpoints(
+    job_id: str, sessions: SessionsOf, caller: Caller,
+    trial: Annotated[int | None, Query(ge=0, lt=2**31, description="of a search, only those of this one")] = None,
+) -> schemas.Page[schemas.CheckpointAnswer]:  # fmt: skip
     """Complete checkpoints that still exist, newest step first."""
     with sessions() as session:
         if queries.job_of(session, caller.project_id, job_id) is None:
             raise not_found("job")
-        data = [render.checkpoint(row) for row in queries.checkpoints_of(session, job_id)]
+        data = [render.checkpoint(row) for row in queries.checkpoints_of(session, job_id, trial)]
     return schemas.Page(data=data, has_more=False)
 
 

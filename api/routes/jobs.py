@@ -8,14 +8,14 @@ from fastapi import APIRouter, Response
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.orm import Session
 
-from api import advice, render, schemas, submission
+from api import advice, render, render_efficiency, schemas, submission
 from api.auth import Principal
 from api.book import lifecycle, queries, wishes
 from api.book.database import Sessions
 from api.book.models import Job
 from api.book.status import TERMINAL
 from api.deps import BellsOf, Caller, ProfilesOf, SessionsOf, SettingsOf
-from api.errors import Code, Problem, invalid_transition, not_found
+from api.errors import invalid_transition, no_account_yet, not_found
 from api.known_data import Hints
 from api.profiles import Profiles
 from api.routes import plans
@@ -36,14 +36,20 @@ async def submit(
     `validate_only=true` answers 200 with warnings and the plan, and books nothing.
     """
     spec = submission.parse(body, JobSpec)
-    submission.check(spec, profiles, settings)
+    await run_in_threadpool(submission.check, spec, profiles, settings)
     if validate_only:
+        await run_in_threadpool(_check_warm_start, sessions, caller, spec)
         plan = await run_in_threadpool(plans.plan, sessions, caller, profiles, spec, Hints())
         answer = schemas.Validation(
             spec=spec.model_dump(mode="json"), warnings=advice.warnings_for(spec, profiles), plan=plan
         )
         return Response(answer.model_dump_json(), media_type="application/json")
     return await run_in_threadpool(_submit, sessions, caller, profiles, spec, idempotency_key)
+
+
+def _check_warm_start(sessions: Sessions, caller: Principal, spec: JobSpec) -> None:
+    with sessions() as session:
+        submission.check_warm_start(session, caller.project_id, spec)
 
 
 def _submit(sessions: Sessions, caller: Principal, profiles: Profiles, spec: JobSpec, key: str | None) -> Response:
@@ -124,23 +130,24 @@ def _wish(
         return respond(look_at(job, render.job(session, job, profiles)), 202)
 
 
-@router.get("/{job_id}/efficiency", response_model=schemas.EfficiencyAnswer, tags=["efficiency"])
+@router.get(
+    "/{job_id}/efficiency", response_model=schemas.EfficiencyAnswer | schemas.SearchEfficiencyAnswer,
+    tags=["efficiency"],
+)  # fmt: skip
 def read_efficiency(job_id: str, sessions: SessionsOf, caller: Caller, profiles: ProfilesOf) -> Response:
-    """Where the time and the money of a job went, what held it back, and what was predicted."""
+    """Where the time and the money of a job went, what held it back, and what was predicted.
+
+    Of a search it is the sum over its trials; each trial has an account of its own.
+    """
+    answer: schemas.Answer | None
     with sessions() as session:
         job = queries.job_of(session, caller.project_id, job_id)
         if job is None:
             raise not_found("job")
-        answer = render.efficiency(session, job, profiles)
+        if queries.is_search(job):
+            answer = render_efficiency.search_efficiency(session, job)
+        else:
+            answer = render_efficiency.efficiency(session, job, profiles)
     if answer is None:
-        raise _no_account_yet(job)
+        raise no_account_yet(over=job.status in TERMINAL)
     return Response(answer.model_dump_json(), media_type="application/json")
-
-
-def _no_account_yet(job: Job) -> Problem:
-    if job.status in TERMINAL:
-        hint = "It ended before its training had reported one; `reason` and `error` say why"
-    else:
-        hint = "The training reports it seconds after its first steps, and renews it until its end"
-    detail = "There is no efficiency account yet"
-    return Problem(404, Code.NOT_FOUND, detail, hint=hint, retryable=job.status not in TERMINAL)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -18,6 +20,7 @@ Key = Annotated[
 ]
 Limit = Annotated[int, Query(ge=1, description="at most 100")]
 After = Annotated[str | None, Query(max_length=64, description="`next_cursor` of the page before")]
+Place = Annotated[str | None, Query(max_length=4000, description="`next_cursor` of the page before")]
 
 
 def _filter(
@@ -29,7 +32,7 @@ def _filter(
     created_after: datetime | None = None,
 ) -> JobFilter:
     return JobFilter(
-        statuses=[part for item in status or () for part in item.split(",")],
+        statuses=words(status),
         labels=dict(_label(item) for item in label or ()),
         ids=ids.split(",")[:100] if ids else (),
         name=name,
@@ -38,11 +41,57 @@ def _filter(
     )
 
 
+def words(given: Sequence[str] | None) -> list[str]:
+    """Of a parameter that is repeated, holds commas, or both."""
+    return [part for item in given or () for part in item.split(",")]
+
+
+def one_of(parameter: str, given: str, allowed: Sequence[str]) -> str:
+    """Raises a 422 that lists them, with the nearest one, for anything else."""
+    if given not in allowed:
+        expected = ", ".join(f"'{name}'" for name in allowed)
+        fault = {"loc": ("query", parameter), "type": "literal_error", "input": given, "ctx": {"expected": expected}}
+        raise invalid_request([{**fault, "msg": f"It must be one of {expected}"}])
+    return given
+
+
+def bounds(parameter: str, given: Sequence[str] | None, allowed: Sequence[str]) -> dict[str, float]:
+    """Of `name:number`; raises a 422 for a name that is not allowed or a number that is none."""
+    found = {}
+    for item in given or ():
+        name, _, text = item.rpartition(":")
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            raise _value_error(parameter, "a bound is name:number")
+        found[one_of(parameter, name, allowed)] = number
+    return found
+
+
+def numbers(parameter: str, given: str | None, most: int) -> list[int] | None:
+    """With commas; raises a 422 for anything else, and for more than `most`."""
+    if given is None:
+        return None
+    parts = given.split(",")
+    if len(parts) > most or not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
+        raise _value_error(parameter, f"numbers with commas, at most {most}")
+    return [int(part) for part in parts]
+
+
+def unreadable_cursor() -> Problem:
+    return _value_error("after", "this is no next_cursor of a page in this order")
+
+
+def _value_error(parameter: str, message: str) -> Problem:
+    return invalid_request([{"loc": ("query", parameter), "type": "value_error", "ctx": {"error": message}}])
+
+
 def _label(item: str) -> tuple[str, str]:
     key, separator, value = item.partition(":")
     if not separator:
-        fault = {"loc": ("query", "label"), "type": "value_error", "ctx": {"error": "a label filter is key:value"}}
-        raise invalid_request([fault])
+        raise _value_error("label", "a label filter is key:value")
     return key, value
 
 

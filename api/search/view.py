@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from api.book.status import HELD, TERMINAL, Status
-from training_core.spec import Objective, Scalar, Search
+from training_core.spec import JobSpec, Objective, Scalar, Search
 from training_core.wire import Reason
 
 Parameters = Mapping[str, Scalar]
@@ -52,11 +52,24 @@ class TrialView:
 
 @dataclass(frozen=True)
 class StudyView:
-    """A search and all of its trials by number; `earlier` are those of the searches that it starts warm from."""
+    """A search and all of its trials by number; `earlier` are those of the searches that it starts warm from.
+
+    `closed` says that no trial will start any more though there are fewer than the search may have: a finite space is
+    used up, or the search has come to a limit. Where the job's `spec` is given no trial starts that it refuses.
+    """
 
     search: Search
     trials: Sequence[TrialView]
     earlier: Sequence[TrialView] = ()
+    closed: bool = False
+    spec: JobSpec | None = None
+
+    @property
+    def to_come(self) -> int:
+        """How many more trials may start. A population has its `size`, whatever `trials` says."""
+        population = self.search.population
+        wanted = self.search.trials if population is None else population.size
+        return 0 if self.closed else max(0, wanted - len(self.trials))
 
     @property
     def objective(self) -> Objective:

@@ -28,6 +28,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from training_core.data.load import Normalise
 from training_core.distributed import Ranks
+from training_core.heap import keep_freed_memory
 from training_core.models import make_model
 from training_core.step import train_step
 
@@ -126,6 +127,7 @@ def table(name: str, case: dict[str, Any], taken: dict[str, list[float]]) -> lis
 
 
 def main() -> None:
+    keep_freed_memory()  # as a training does, and for all contenders alike
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the small networks, two rounds; keeps no result")
     quick = parser.parse_args().quick

@@ -73,7 +73,8 @@ def measure(setting: Setting, way: str) -> tuple[float, float, float]:
     step = ProbeStep(plan, timing_of(Way("fp32", "channels_last", setting.cores)), torch.device("cpu"))
     for _ in range(3):
         step.take(setting.batch, setting.cores)
-    faults, taken, began = resource.getrusage(resource.RUSAGE_SELF).ru_minflt, [], time.perf_counter()
+    taken: list[float] = []
+    faults, began = resource.getrusage(resource.RUSAGE_SELF).ru_minflt, time.perf_counter()
     while len(taken) < STEPS and (len(taken) < 5 or time.perf_counter() - began < SECONDS):
         taken.append(step.take(setting.batch, setting.cores))
     usage = resource.getrusage(resource.RUSAGE_SELF)

@@ -5,7 +5,8 @@
 
 The same network, optimizer and resident uint8 batch for all, normalised by the same function in each step. Contenders
 take turns in one process; a turn's step time is the median over its steps, and a round compares all of them. CPU time
-is that of the whole process over the turn. The limit is the loop written by hand.
+is that of the whole process over the turn. The limit is the loop written by hand. Then training with real data stands
+beside its own steps on one resident batch (`overhead_data`).
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ from benchmarks.engine.steps import batch_of, make_training  # first: it is a go
 import torch
 from torch import nn
 
+from benchmarks.engine import overhead_data
 from training_core.data.load import Batch, Normalise
+from training_core.heap import keep_freed_memory
 from training_core.models import make_model
 from training_core.step import train_step
 
@@ -177,7 +180,10 @@ def measure(model: str, case: dict[str, Any], rounds: int, steps: int) -> list[s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the smallest network, three rounds; keeps no result")
-    quick = parser.parse_args().quick
+    parser.add_argument("--data", action="store_true", help="the table with real data alone; keeps no result")
+    arguments = parser.parse_args()
+    quick, all_of_it = arguments.quick, not arguments.quick and not arguments.data
+    keep_freed_memory()  # as a training does, and for all contenders alike
     warnings.filterwarnings("ignore")  # Lightning's advice about loaders
     rounds, steps = (3, 20) if quick else (11, 40)
     rows = [
@@ -186,11 +192,13 @@ def main() -> None:
         f"threads, {rounds} rounds of {steps} steps, in turns. Lightning's CPU time holds the start of its trainer.",
     ]
     for model, case in CASES.items():
-        if not quick or model == "small_cnn":
+        if all_of_it or (quick and not arguments.data and model == "small_cnn"):
             rows += measure(model, case, rounds, steps)
+    with tempfile.TemporaryDirectory() as path:
+        rows += overhead_data.measure(Path(path), rounds, steps, ["small_cnn"] if quick else list(overhead_data.CASES))
     text = "\n".join(rows) + "\n"
     print(text)
-    if not quick:
+    if all_of_it:
         RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text(text)
 

@@ -5,23 +5,22 @@
 For each case the planner probes and chooses as it does before a training. Then every way of the grid is measured: one
 process or two gloo ranks, threads, pieces of the batch, fp32 or bf16, both memory layouts; a way that is clearly slower
 is not measured to the end. The choice and the best of the grid meet again, turn by turn, and the ratio of their medians
-is the regret.
+is the regret. Ranks with fewer than 16 images each of a network with batch norm are measured and not in the choice:
+that would be another training.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
-from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks.data.machine import machine
 from training_core.heap import keep_freed_memory
@@ -31,13 +30,17 @@ from training_core.planner.choose import choose_compute
 from training_core.planner.compute_plan import ComputePlan
 from training_core.planner.facts import HostFacts, cpu_features, cpu_name, memory_bytes
 from training_core.planner.network_table import NETWORKS
+from training_core.planner.split import split_counts
 from training_core.planner.table import ProbeTable, Timing
 from training_core.process import share_cores
 from training_core.recipe import DataFacts
 from training_core.spec import JobSpec
 
+if TYPE_CHECKING:
+    from training_core.probe_ranks import Company
+
 RESULTS = Path(__file__).parent / "results" / "planner_regret.md"
-PROBE_SECONDS, GRID_SECONDS, LAST_SECONDS = 12.0, 15.0, 10.0
+PROBE_SECONDS, GRID_SECONDS, LAST_SECONDS, RANKS_SECONDS = 12.0, 15.0, 10.0, 60.0
 SLOW, LAST_ROUNDS, FINALISTS = 1.5, 9, 3
 
 
@@ -86,7 +89,9 @@ class Result:
     regret: float
     usual: float  # fp32, channels_last, all cores, the whole batch: what nobody has to measure for
     bf16: float
+    alone: float  # the best way of one process
     two_ranks: float | None
+    may_split: bool
     probe_seconds: float
 
 
@@ -130,16 +135,20 @@ def measure(setting: Setting) -> Result:
     )
     facts = DataFacts(50_000, 10, setting.channels, setting.side, "")
     plan = choose_plan(spec, facts, device="cpu")
-    with Pair(plan) if setting.cores > 1 else Nobody() as pair:  # forked before torch has threads
-        compute, probed = choose(spec, plan, setting)
-        return judge(setting, way_of(compute, setting), Course(plan, pair), probed)
+    case = Case(spec.compute, plan, host_of(setting))
+    from training_core.probe_ranks import Company  # noqa: PLC0415  torch, after its cores are shared
+
+    pair = Company(plan, 2)  # forked before torch has threads; they wait
+    try:
+        compute, probed = choose(case)
+        allowed = setting.cores == 1 or 2 in split_counts(case)
+        return judge(setting, way_of(compute, setting), Course(plan, pair), probed, may_split=allowed)
+    finally:
+        pair.end()
 
 
-def choose(spec: JobSpec, plan: Plan, setting: Setting) -> tuple[ComputePlan, ProbeTable]:
-    """As before a training."""
-    from training_core.probes import Probe  # noqa: PLC0415  torch, after the ranks are forked
-
-    host = HostFacts(
+def host_of(setting: Setting) -> HostFacts:
+    return HostFacts(
         device="cpu",
         devices=setting.cores,
         cores=setting.cores,
@@ -147,9 +156,15 @@ def choose(spec: JobSpec, plan: Plan, setting: Setting) -> tuple[ComputePlan, Pr
         cpu_features=cpu_features(),
         device_name=cpu_name(),
     )
+
+
+def choose(case: Case) -> tuple[ComputePlan, ProbeTable]:
+    """As before a training."""
+    from training_core.probes import Probe  # noqa: PLC0415
+
     told: list[ProbeTable] = []
-    Probe(Case(spec.compute, plan, host), PROBE_SECONDS, told.append).run(None)
-    return choose_compute(spec.compute, plan, host, told[-1]), told[-1]
+    Probe(case, PROBE_SECONDS, told.append).run(None)
+    return choose_compute(case.wanted, case.plan, case.host, told[-1]), told[-1]
 
 
 def way_of(compute: ComputePlan, setting: Setting) -> Way:
@@ -177,16 +192,17 @@ def may_be_cut(setting: Setting) -> bool:
     return not NETWORKS[setting.model].batch_norm
 
 
-def judge(setting: Setting, chosen: Way, course: Course, probed: ProbeTable) -> Result:
+def judge(setting: Setting, chosen: Way, course: Course, probed: ProbeTable, *, may_split: bool) -> Result:
     ways = list(dict.fromkeys([chosen, *grid(setting)]))
     seconds = course.grid(ways)
     ranked = sorted(seconds, key=lambda way: seconds[way])
     usual = Way("fp32", "channels_last", setting.cores)
+    alone = next(way for way in ranked if way.ranks == 1)
     half = next(way for way in ranked if way.precision == "bf16" and way.ranks == 1)
     pair = next((way for way in ranked if way.ranks == 2), None)
-    finalists = [chosen, usual, half, *([pair] if pair else []), *ranked[:FINALISTS]]
+    finalists = [chosen, usual, alone, half, *([pair] if pair else []), *ranked[:FINALISTS]]
     last = course.rounds(list(dict.fromkeys(finalists)), LAST_SECONDS, LAST_ROUNDS)
-    best = min(last, key=lambda way: last[way])
+    best = min((way for way in last if way.ranks == 1 or may_split), key=lambda way: last[way])
     return Result(
         setting=str(setting),
         chosen=str(chosen),
@@ -194,7 +210,9 @@ def judge(setting: Setting, chosen: Way, course: Course, probed: ProbeTable) -> 
         regret=last[chosen] / last[best],
         usual=last[usual] / last[best],
         bf16=last[half] / last[best],
+        alone=min(last[way] for way in last if way.ranks == 1) / last[best],
         two_ranks=last[pair] / last[best] if pair else None,
+        may_split=may_split,
         probe_seconds=probed.probe_seconds,
     )
 
@@ -202,7 +220,7 @@ def judge(setting: Setting, chosen: Way, course: Course, probed: ProbeTable) -> 
 class Course:
     """Measures ways turn by turn."""
 
-    def __init__(self, plan: Plan, pair: Pair | Nobody) -> None:
+    def __init__(self, plan: Plan, pair: Company) -> None:
         self._plan, self._pair = plan, pair
         self._steps: dict[tuple[str, str], object] = {}
 
@@ -232,7 +250,8 @@ class Course:
         from training_core.probe_step import ProbeStep  # noqa: PLC0415
 
         if way.ranks > 1:
-            return self._pair.take(way)
+            timing = timing_of(way).model_copy(update={"batch": self._plan.batch_size // way.ranks})
+            return self._pair.take(timing, RANKS_SECONDS)
         kind = (way.precision, way.memory_format)
         if kind not in self._steps:
             self._steps[kind] = ProbeStep(self._plan, timing_of(way), torch.device("cpu"))
@@ -247,75 +266,11 @@ def timing_of(way: Way) -> Timing:
             "precision": way.precision,
             "memory_format": way.memory_format,
             "threads": way.threads,
+            "ranks": way.ranks,
             "batch": 0,
             "seconds": 0,
         }
     )
-
-
-class Nobody:
-    """In the place of two ranks, where there is one core."""
-
-    def __enter__(self) -> Nobody:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def take(self, way: Way) -> float:
-        raise AssertionError(way)
-
-
-class Pair:
-    """Two ranks that train together under DDP over gloo, a step whenever they are told to."""
-
-    def __init__(self, plan: Plan) -> None:
-        context = multiprocessing.get_context("fork")
-        self._folder = tempfile.TemporaryDirectory()
-        self._lines, self._ranks = [], []
-        for rank in range(2):
-            mine, theirs = context.Pipe()
-            self._ranks.append(
-                context.Process(target=be_rank, args=(rank, plan, theirs, self._folder.name), daemon=True)
-            )
-            self._ranks[-1].start()
-            self._lines.append(mine)
-
-    def __enter__(self) -> Pair:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for line in self._lines:
-            line.send(None)
-        for rank in self._ranks:
-            rank.join()
-        self._folder.cleanup()
-
-    def take(self, way: Way) -> float:
-        """Of the slower one."""
-        for line in self._lines:
-            line.send((way.precision, way.memory_format))
-        return max(float(line.recv()) for line in self._lines)
-
-
-def be_rank(rank: int, plan: Plan, line: Connection, folder: str) -> None:
-    import torch  # noqa: PLC0415  the parent must not have it before it forks
-    from torch import distributed  # noqa: PLC0415
-    from torch.nn.parallel import DistributedDataParallel  # noqa: PLC0415
-
-    from training_core.probe_step import ProbeStep  # noqa: PLC0415
-
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    steps: dict[tuple[str, str], ProbeStep] = {}
-    while (kind := line.recv()) is not None:
-        if kind not in steps:
-            steps[kind] = ProbeStep(plan, timing_of(Way(kind[0], kind[1], 1)), torch.device("cpu"))
-            steps[kind].model = DistributedDataParallel(
-                steps[kind].model, gradient_as_bucket_view=True, static_graph=True
-            )
-        line.send(steps[kind].take(plan.batch_size // 2, 1))
-    distributed.destroy_process_group()
 
 
 def table(results: list[Result]) -> str:
@@ -323,7 +278,8 @@ def table(results: list[Result]) -> str:
     wrong = [
         one.setting
         for one in results
-        if ("bf16" in one.chosen and one.bf16 > one.usual * 1.05) or "2 ranks" in one.chosen
+        if ("bf16" in one.chosen and one.bf16 > one.usual * 1.05)
+        or ("2 ranks" in one.chosen and one.regret > one.alone * 1.05)
     ]
     lines = [
         "## Planner regret: the time of a step as planned, over that of the best way of the grid",
@@ -332,7 +288,7 @@ def table(results: list[Result]) -> str:
         "|---|---|---|---|---|---|---|---|",
         *[
             f"| {one.setting} | {one.chosen} | {one.best} | **{one.regret:.2f}** | {one.usual:.2f} | {said(one.bf16)} "
-            f"| {said(one.two_ranks)} | {one.probe_seconds:.1f} |"
+            f"| {said(one.two_ranks)}{'' if one.may_split else ' *'} | {one.probe_seconds:.1f} |"
             for one in results
         ],
         "",
@@ -340,7 +296,8 @@ def table(results: list[Result]) -> str:
         f"Cases that chose bf16 or DDP where it is slower: {', '.join(wrong) or 'none'}.",
         "",
         "Ratios to the best of the grid in the same process, turn by turn; without a choice is fp32, channels_last, "
-        "all cores, the whole batch. A way that is clearly slower is known from its first two steps.",
+        "all cores, the whole batch. A way that is clearly slower is known from its first two steps. "
+        "* Not in the choice: batch norm would see fewer than 16 images of a rank.",
         "",
         f"`python -m benchmarks.engine.planner_regret` on {machine()}.",
         "",

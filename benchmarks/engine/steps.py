@@ -1,4 +1,4 @@
-"""A training without data and checkpoints around it, for benchmarks of the step alone; and ranks forked from here."""
+"""A training without a run around it, for benchmarks and tests of the step alone; and ranks forked from here."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from training_core.heap import keep_freed_memory
 from training_core.process import share_cores
 
 share_cores()  # before torch is there
-keep_freed_memory()  # as a training does, and for all contenders alike
 
 import torch  # noqa: E402
+from torch import nn  # noqa: E402
 
 from training_core.clock import PhaseClock  # noqa: E402
 from training_core.data.load import Batch, Normalise  # noqa: E402
@@ -26,7 +26,7 @@ from training_core.events import AnyReport  # noqa: E402
 from training_core.exchange import distribute  # noqa: E402
 from training_core.objective import Objective  # noqa: E402
 from training_core.optim import make_optimizer  # noqa: E402
-from training_core.plan import choose_plan  # noqa: E402
+from training_core.plan import Plan, choose_plan  # noqa: E402
 from training_core.planner.compute_plan import ComputePlan  # noqa: E402
 from training_core.precision import make_scaler  # noqa: E402
 from training_core.recipe import DataFacts  # noqa: E402
@@ -68,17 +68,31 @@ def make_training(
     facts = DataFacts(batch_size * 1000, CLASSES, channels, image_size, "as requested")
     computed = ComputePlan(**{"ranks": ranks.world_size, **(compute or {})})
     plan = choose_plan(spec, facts, device="cpu").on(computed)
-    network = task.build(plan).to(memory_format=torch.channels_last)
-    exchange = distribute(network, computed, ranks)
+    return assemble(folder, plan, RunSpec(spec=spec, store="file:///nowhere", cache_dir=folder / "cache"), ranks)
+
+
+def assemble(
+    folder: Path,
+    plan: Plan,
+    run: RunSpec,
+    ranks: Ranks = ALONE,
+    *,
+    network: nn.Module | None = None,
+    normalise: Normalise | None = None,
+) -> Training:
+    """As an attempt puts it together, without data and checkpoints."""
+    network = (network or task.build(plan)).to(memory_format=torch.channels_last)
+    assert network is not None
+    exchange = distribute(network, plan.compute, ranks)
     unused: Any = None
-    materials: Any = _Materials(RunSpec(spec=spec, store="file:///nowhere", cache_dir=folder / "cache"))
+    materials: Any = SimpleNamespace(run=run)
     training = Training(
         run_dir=RunDir(folder),
         plan=plan,
         ranks=ranks,
         materials=materials,
         feed=unused,
-        normalise=Normalise([128.0] * channels, [64.0] * channels, CPU),
+        normalise=normalise or Normalise([128.0] * plan.channels, [64.0] * plan.channels, CPU),
         network=network,
         model=network,
         parallel=exchange.parallel,
@@ -103,11 +117,6 @@ class Told(Reports):
 
     def say(self, report: AnyReport) -> None:
         self.told.append(report)
-
-
-class _Materials:
-    def __init__(self, run: RunSpec) -> None:
-        self.run = run
 
 
 def batch_of(training: Training, step: int = 0) -> Batch:
@@ -140,19 +149,19 @@ def _fork(rank: int, count: int, case: Callable[[Ranks], Any], folder: Path) -> 
     code = 1
     try:
         torch.set_num_threads(1)
-        _meet(rank, count, folder)
-        (folder / f"{rank}.json").write_text(json.dumps(case(join("cpu"))))
+        result = case(meet(rank, count, folder))
+        (folder / f"{rank}.json").write_text(json.dumps(result))
         code = 0
     except Exception:  # noqa: BLE001  the parent sees the code, a person the rest
         traceback.print_exc()
     os._exit(code)
 
 
-def _meet(rank: int, count: int, folder: Path) -> None:
-    """torchrun's environment; rank 0 serves the store on a port that the system chooses, and tells it."""
+def meet(rank: int, count: int, folder: Path) -> Ranks:
+    """Join as under torchrun; rank 0 serves the store on a port that the system chooses, and tells it."""
     file = folder / "port"
     if rank == 0:
-        store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
         _alive.append(store)
         (folder / "port.tmp").write_text(str(store.port))
         (folder / "port.tmp").rename(file)
@@ -163,6 +172,7 @@ def _meet(rank: int, count: int, folder: Path) -> None:
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": file.read_text(), "TORCHELASTIC_USE_AGENT_STORE": "True",
         "GLOO_SOCKET_IFNAME": "lo",
     }  # fmt: skip
+    return join("cpu")
 
 
 _alive: list[Any] = []

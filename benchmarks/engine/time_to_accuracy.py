@@ -62,12 +62,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--limit", type=float, default=2.5, help="time of the tutorial loop and Lightning; ours is 1")
+    parser.add_argument("--peers", nargs="*", choices=sorted(PEERS.values()), default=list(PEERS.values()))
     parser.add_argument("--quick", action="store_true", help="one seed, a tenth of the images, lower targets, no file")
     options = parser.parse_args()
     targets, seeds = (QUICK_TARGETS, 1) if options.quick else (TARGETS, options.seeds)
     with tempfile.TemporaryDirectory() as name:
         bench = Bench(Path(name), targets, options.limit, QUICK_IMAGES if options.quick else {})
-        results = bench.compete(seeds)
+        results = bench.compete(seeds, [name for name, short in PEERS.items() if short in options.peers])
         table = make_table(results, targets, bench, options)
     print(table)
     if not options.quick:
@@ -90,14 +91,14 @@ class Bench:
     def network(self) -> str:
         return str(self.resolved["model.name"])
 
-    def compete(self, seeds: int) -> Results:
-        results: Results = {name: [] for name in (OURS, *PEERS)}
+    def compete(self, seeds: int, peers: list[str]) -> Results:
+        results: Results = {name: [] for name in (OURS, *peers)}
         for seed in range(seeds):
             ours = self.train_ours(seed)
             self._say(results, OURS, seed, ours)
             if seed == 0:
                 self.workers = min((0, 2), key=self._first_epoch)
-            for name in PEERS:
+            for name in peers:
                 limit = 1.0 if name == REFERENCE else self._limit
                 course = self.train_peer(name, seed, limit * ours.seconds, self.workers)
                 self._say(results, name, seed, course)

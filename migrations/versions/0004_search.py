@@ -5,6 +5,8 @@ Every step only adds or widens, as in 0003.
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
@@ -24,6 +26,7 @@ COLUMNS = [
     ("why", sa.Text()), ("sampler", JSON), ("progress", JSON), ("plan", JSON), ("result", JSON),
     ("efficiency", JSON), ("error", JSON), ("started_at", TIME),
 ]  # fmt: skip
+SECONDS = ("training_seconds", "evaluation_seconds")
 NEW = {
     ("trials", "ck_trials_until_is_a_fraction"): "until > 0 AND until <= 1",
     ("trials", "ck_trials_reached_is_a_fraction"): "reached >= 0 AND reached <= 1",
@@ -33,6 +36,7 @@ NEW = {
 
 def upgrade() -> None:
     op.add_column("jobs", sa.Column("study", JSON, nullable=True))
+    op.create_index("ix_jobs_searches", "jobs", ["finished_at"], postgresql_where="study IS NOT NULL")
     for name, kind in COLUMNS:
         op.add_column("trials", sa.Column(name, kind, nullable=True))
     op.add_column("trials", sa.Column("parameters", JSON, server_default="{}", nullable=False))
@@ -40,6 +44,9 @@ def upgrade() -> None:
     op.add_column("trials", sa.Column("created_at", TIME, server_default=sa.text("now()"), nullable=False))
     op.create_index("ix_trials_open", "trials", ["status", "job_id"], postgresql_where=f"(status IN ({OPEN}))")
     op.add_column("attempts", sa.Column("share", sa.Double(), server_default="1", nullable=False))
+    for name in SECONDS:
+        op.add_column("attempts", sa.Column(name, sa.Double(), nullable=True))
+    op.create_index("ix_checkpoints_kept", "checkpoints", ["job_id", "trial"], postgresql_where="deleted_at IS NULL")
     _create_rung_values()
     op.drop_constraint(op.f("ck_trials_status_known"), "trials", type_="check")
     op.create_check_constraint(
@@ -73,16 +80,38 @@ def _create_rung_values() -> None:
 
 
 def downgrade() -> None:
-    """A pruned trial is a cancelled one to the older schema."""
-    trials = sa.table("trials", sa.column("status"))
-    op.execute(trials.update().where(trials.c.status == "pruned").values(status="cancelled"))
+    """The older code trains no searches: those that are open end, and a pruned trial is a cancelled one to it."""
+    _end_searches()
     for table, name in NEW:
         op.drop_constraint(op.f(name), table, type_="check")
     op.drop_constraint(op.f("ck_trials_status_known"), "trials", type_="check")
     op.create_check_constraint(op.f("ck_trials_status_known"), "trials", f"status IN ({STATUSES})")
     op.drop_table("rung_values")
     op.drop_index("ix_trials_open", table_name="trials")
-    op.drop_column("attempts", "share")
+    op.drop_index("ix_checkpoints_kept", table_name="checkpoints")
+    for name in ("share", *SECONDS):
+        op.drop_column("attempts", name)
     for name in ("created_at", "reached", "parameters", *(name for name, _ in COLUMNS)):
         op.drop_column("trials", name)
+    op.drop_index("ix_jobs_searches", table_name="jobs")
     op.drop_column("jobs", "study")
+
+
+def _end_searches() -> None:
+    jobs = sa.table("jobs", sa.column("id"), sa.column("spec", JSON), *_ending("status"))
+    trials = sa.table("trials", sa.column("job_id"), *_ending("status"))
+    attempts = sa.table("attempts", sa.column("job_id"), *_ending())
+    searches = sa.select(jobs.c.id).where(jobs.c.spec["search"].astext.is_not(None))
+    ended = {"reason": "cancelled_by_client", "finished_at": sa.func.now()}
+    held = attempts.c.finished_at.is_(None) & attempts.c.job_id.in_(searches)
+    op.execute(attempts.update().where(held).values(ended))
+    for table, job_id in ((trials, trials.c.job_id), (jobs, jobs.c.id)):
+        still_open = table.c.finished_at.is_(None) & job_id.in_(searches)
+        op.execute(table.update().where(still_open).values({"status": "cancelled", **ended}))
+    op.execute("ALTER TABLE trials DISABLE TRIGGER keep_terminal_status")
+    op.execute(trials.update().where(trials.c.status == "pruned").values(status="cancelled"))
+    op.execute("ALTER TABLE trials ENABLE TRIGGER keep_terminal_status")
+
+
+def _ending(*more: str) -> list[sa.ColumnClause[Any]]:
+    return [sa.column(name) for name in ("reason", "finished_at", *more)]

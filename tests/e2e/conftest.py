@@ -95,7 +95,8 @@ class Service(Stack):
     def curves(self, job_id: str) -> dict[str, tuple[list[int], list[float]]]:
         """Every series that must not depend on the machine's speed."""
         found = self.get(f"/v1/jobs/{job_id}/metrics?points=100000")["series"]
-        return {one["name"]: (one["steps"], one["values"]) for one in found if "throughput" not in one["name"]}
+        measured = ("throughput/", "gauge/")  # a gauge is read every few seconds
+        return {one["name"]: (one["steps"], one["values"]) for one in found if not one["name"].startswith(measured)}
 
     def trainings(self) -> list[psutil.Process]:
         """Processes of any attempt of this service that are alive."""
@@ -114,6 +115,11 @@ class Service(Stack):
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Class folders of real images: 3 x 100 out of the sample; more data sets beside them for bad input."""
     root = tmp_path_factory.mktemp("data")
+    write_small_data(root)
+    return root
+
+
+def write_small_data(root: Path) -> None:
     with zipfile.ZipFile(SAMPLE) as sample:
         names = [name for name in sample.namelist() if name.endswith(".png")]
         classes = sorted({name.split("/")[1] for name in names})[: len(CLASSES)]
@@ -123,7 +129,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for number, name in enumerate(one for one in names if one.startswith(f"train/{label}/")):
                 if number < 100:
                     (folder / f"{number:03}.png").write_bytes(sample.read(name))
-    return root
 
 
 @pytest.fixture(scope="package")

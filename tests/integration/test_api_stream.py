@@ -15,11 +15,14 @@ from training_core import events as reports
 from training_core.wire import Reason
 
 
-def read_stream(client: httpx2.Client, job_id: str, last_event_id: str | None = None) -> list[dict[str, Any]]:
+def read_stream(
+    client: httpx2.Client, job_id: str, last_event_id: str | None = None, trial: int | None = None
+) -> list[dict[str, Any]]:
     """Every message until the server ends the stream."""
     headers = {"Last-Event-ID": last_event_id} if last_event_id else {}
+    path = f"/v1/jobs/{job_id}/stream" + (f"?trial={trial}" if trial is not None else "")
     messages: list[dict[str, Any]] = []
-    with client.stream("GET", f"/v1/jobs/{job_id}/stream", headers=headers) as response:
+    with client.stream("GET", path, headers=headers) as response:
         if response.status_code == 204:
             return messages
         assert response.headers["content-type"].startswith("text/event-stream")

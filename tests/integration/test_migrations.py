@@ -40,7 +40,20 @@ SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_cons
 UNION SELECT tablename, indexname, indexdef FROM pg_indexes
   WHERE schemaname = 'public' AND tablename <> 'trainyard_version'
 """
-FILES = "SELECT pg_relation_filenode('jobs'), pg_relation_filenode('attempts')"
+FILES = (
+    "SELECT pg_relation_filenode('jobs'), pg_relation_filenode('trials'), pg_relation_filenode('attempts'),"
+    " pg_relation_filenode('checkpoints')"
+)
+SEARCH = """
+UPDATE jobs SET spec = '{"search": {"trials": 3}}', study = '{}' WHERE id IN ('job_00000002', 'job_00000001');
+UPDATE jobs SET spec = '{"search": null}' WHERE id = 'job_00000004';
+INSERT INTO trials (job_id, number, status, reason, attempt, losses, finished_at)
+  VALUES ('job_00000002', 1, 'pruned', 'pruned', 1, 0, now()),
+         ('job_00000002', 2, 'paused', 'rung_reached', 1, 0, NULL),
+         ('job_00000001', 1, 'pruned', 'pruned', 1, 0, now());
+INSERT INTO rung_values (job_id, trial, rung, attempt, fraction, step, images, "values")
+  VALUES ('job_00000002', 2, 0, 1, 0.25, 25, 512, '{"validation/accuracy": 0.5}');
+"""
 CHECK = """
 INSERT INTO jobs (id, project_id, work, spec, spec_version, priority, labels, client_metadata, status, reason, version,
                   last_event_seq)
@@ -101,6 +114,13 @@ def test_a_filled_database_is_expanded_and_not_rewritten(empty_database_url: str
             "UPDATE jobs SET status = 'paused', pause_requested_at = now() WHERE id = 'job_00000002'",
             "UPDATE jobs SET status = 'paused', finished_at = now() WHERE id = 'job_00000002'",
             "UPDATE jobs SET status = 'resting' WHERE id = 'job_00000002'",
+            "UPDATE jobs SET status = 'pruned', finished_at = now() WHERE id = 'job_00000002'",  # a trial alone is
+            "UPDATE trials SET status = 'pruned' WHERE job_id = 'job_00000002'",
+            "UPDATE trials SET until = 1.5",
+            "UPDATE trials SET reached = -0.5",
+            "UPDATE attempts SET share = 0",
+            "UPDATE attempts SET share = 0.5, devices = 2",
+            "INSERT INTO rung_values VALUES ('job_00000002', 0, 0, 1, 0, 25, 512, '{}')",
         ):
             with pytest.raises(CheckViolation):
                 connection.execute(wrong)
@@ -130,3 +150,20 @@ def test_going_back_puts_what_is_paused_into_the_queue_again(empty_database_url:
             connection.execute("UPDATE jobs SET status = 'paused' WHERE id = 'job_00000002'")
         alembic(empty_database_url, "upgrade", "head")
         assert one(connection, "SELECT count(*) FROM jobs") == (2000,)
+
+
+def test_going_back_ends_the_searches_that_the_older_code_cannot_train(empty_database_url: str) -> None:
+    alembic(empty_database_url, "upgrade", "0001")
+    with psycopg.connect(empty_database_url.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute(FILLED)
+        alembic(empty_database_url, "upgrade", "head")
+        connection.execute(SEARCH)
+        alembic(empty_database_url, "downgrade", "0003")
+        query = "SELECT status FROM jobs WHERE id <= 'job_00000004' ORDER BY id"
+        assert connection.execute(query).fetchall() == [("succeeded",), ("cancelled",), ("succeeded",), ("running",)]
+        query = "SELECT status FROM trials WHERE job_id = 'job_00000002' ORDER BY number"
+        assert connection.execute(query).fetchall() == [("cancelled",)] * 3
+        with pytest.raises(CheckViolation, match="stays so"):
+            connection.execute("UPDATE trials SET status = 'succeeded' WHERE job_id = 'job_00000002'")
+        left = "SELECT count(*) FROM attempts WHERE finished_at IS NULL"
+        assert one(connection, left) == (999,)

@@ -86,21 +86,23 @@ class Kind:
         process = self.start(run)
         if process.wait(seconds) is not None:
             return None
-        self.end(process)
-        return run
+        return run if self.end(process) else None
 
     def killed_when(self, condition: Callable[[Run], object]) -> Run:
         self.number += 1
         run = self.run(f"killed-{self.number}")
         process = self.start(run)
         eventually(lambda: condition(run), 90, interval_seconds=0.001)
-        self.end(process)
+        assert self.end(process)
         return run
 
     @staticmethod
-    def end(process: Process) -> None:
+    def end(process: Process) -> bool:
+        """False when it had come to its end by itself before the signal arrived."""
         process.signal(signal.SIGKILL)
-        assert process.wait(60) == -signal.SIGKILL
+        code = process.wait(60)
+        assert code in {-signal.SIGKILL, 0}, code
+        return code != 0
 
     def resumed(self, run: Run) -> Run:
         """From the newest checkpoint that was reported, as the book would have it."""

@@ -7,83 +7,38 @@ import json
 import os
 import resource
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-from training_core.process import share_cores
+from benchmarks.engine.steps import ALONE, CPU, assemble, meet  # first: it is a good neighbour
 
-share_cores()
+# isort: split
+import torch
 
-import torch  # noqa: E402
+from tests.training.plans import make_plan
+from training_core.data.load import Batch
+from training_core.distributed import Ranks
+from training_core.planner.compute_plan import ComputePlan
+from training_core.rundir import RunSpec
+from training_core.spec import JobSpec
+from training_core.step import train_step
+from training_core.training import Training
 
-from tests.training.plans import make_plan  # noqa: E402
-from training_core.clock import PhaseClock  # noqa: E402
-from training_core.data.load import Batch, Normalise  # noqa: E402
-from training_core.distributed import Ranks, join  # noqa: E402
-from training_core.events import AnyReport  # noqa: E402
-from training_core.exchange import distribute  # noqa: E402
-from training_core.objective import Objective  # noqa: E402
-from training_core.optim import make_optimizer  # noqa: E402
-from training_core.planner.compute_plan import ComputePlan  # noqa: E402
-from training_core.precision import make_scaler  # noqa: E402
-from training_core.reports import Reports  # noqa: E402
-from training_core.rundir import RunDir, RunSpec  # noqa: E402
-from training_core.spec import JobSpec  # noqa: E402
-from training_core.step import train_step  # noqa: E402
-from training_core.tasks import image_classification as task  # noqa: E402
-from training_core.training import Training  # noqa: E402
+__all__ = ["ALONE", "CPU"]
 
 M_MMAP_THRESHOLD, MMAP_FROM_BYTES = -3, 2**18  # malloc.h
-CPU = torch.device("cpu")
-ALONE = Ranks(0, 1, CPU)
 SPEC = {"task": "image-classification", "dataset": {"uri": "file:///nowhere"}, "model": {"name": "small_cnn"}}
-
-
-class Told(Reports):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        super().__init__(None)
-        self.told: list[AnyReport] = []
-
-    def say(self, report: AnyReport) -> None:
-        self.told.append(report)
 
 
 def make_training(
     folder: Path, ranks: Ranks = ALONE, *, compute: dict[str, Any] | None = None, network: Any = None, **plan: Any
 ) -> Training:
-    """As an attempt puts it together, of one grey network, with a cache in `folder`."""
+    """Of one grey network, with a cache in `folder`."""
     computed = ComputePlan(**{"ranks": ranks.world_size, "precision": "fp32", **(compute or {})})
     planned = make_plan(**{"augmentation": "none", "gradient_clipping": None, "ema_decay": None, **plan}).on(computed)
-    torch.manual_seed(planned.seed)
-    network = network or task.build(planned).to(memory_format=torch.channels_last)
-    exchange = distribute(network, planned.compute, ranks)
     run = RunSpec(spec=JobSpec.model_validate(SPEC), store="file:///nowhere", cache_dir=folder / "cache")
-    unused: Any = None
-    training = Training(
-        run_dir=RunDir(folder),
-        plan=planned,
-        ranks=ranks,
-        materials=SimpleNamespace(run=run),  # type: ignore[arg-type]
-        feed=unused,
-        normalise=Normalise([128.0] * planned.channels, [64.0] * planned.channels, CPU),
-        network=network,
-        model=network,
-        parallel=exchange.parallel,
-        objective=Objective(planned),
-        optimizer=make_optimizer(network, planned),
-        scaler=make_scaler(planned.precision, CPU),
-        checkpoints=unused,
-        reports=Told(),
-        clock=PhaseClock(),
-    )
-    training.exchange = exchange
-    training.model.train()
-    return training
+    return assemble(folder, planned, run, ranks, network=network)
 
 
 def batch_of(training: Training, step: int) -> Batch:
@@ -120,33 +75,14 @@ def _fork(rank: int, count: int, case: Callable[[Ranks, Path], Any], folder: Pat
     child = os.fork()
     if child:
         return child
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(count)}
-    os.environ |= {"GLOO_SOCKET_IFNAME": "lo", "MASTER_ADDR": "127.0.0.1"}
     torch.set_num_threads(1)
     try:
-        result = case(_meet(folder, rank), folder)
+        result = case(meet(rank, count, folder), folder)
     except Exception as error:  # noqa: BLE001  it is what the test wants to see
         result = {"error": type(error).__name__, "message": str(error), "reason": getattr(error, "reason", None)}
     (folder / f"{rank}.tmp").write_text(json.dumps(result))
     (folder / f"{rank}.tmp").rename(folder / f"{rank}.json")
     os._exit(0)
-
-
-def _meet(folder: Path, rank: int) -> Ranks:
-    """Rank 0 serves the store on a port that the system chooses, and tells it."""
-    file = folder / "port"
-    if rank == 0:
-        store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-        _alive.append(store)
-        (folder / "port.tmp").write_text(str(store.port))
-        (folder / "port.tmp").rename(file)
-    while not file.exists():
-        time.sleep(0.002)
-    os.environ |= {"MASTER_PORT": file.read_text(), "TORCHELASTIC_USE_AGENT_STORE": "True"}
-    return join("cpu")
-
-
-_alive: list[Any] = []
 
 
 def allow(more: int) -> None:

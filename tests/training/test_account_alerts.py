@@ -25,7 +25,8 @@ class Raised:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file = EventsFile(path)
-        self.alerts = Alerts(Reports(self._file), POINTS)
+        self.reports = Reports(self._file)
+        self.alerts = Alerts(self.reports, POINTS)
 
     def kinds(self) -> list[str]:
         return [one.alert for one in self.all()]
@@ -121,6 +122,14 @@ def test_a_flat_end_of_a_schedule_and_a_loss_that_is_all_but_zero_are_no_plateau
     for step in range(POINTS):
         falling = 2.3 * 0.985**step
         raised.alerts.training_loss(step, falling if step < 0.7 * POINTS else 2.3 * 0.985 ** (0.7 * POINTS))
+    assert raised.kinds() == []
+
+
+def test_the_end_of_a_schedule_is_flat_in_the_last_piece_of_a_training_too(raised: Raised) -> None:
+    points = POINTS // 2
+    raised.alerts = Alerts(raised.reports, points, done=points // 2)
+    for step in range(points // 2, points):
+        raised.alerts.training_loss(step, 2.3 if step >= 0.6 * points else 3.0)
     assert raised.kinds() == []
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any, ClassVar
@@ -9,6 +11,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
+from tests.waiting import eventually
 from training_core.account.energy import EnergyMeter, Gpus, Rapl
 from training_core.account.host import CpuReading, Host
 from training_core.account.meter import Meter
@@ -180,6 +183,16 @@ def test_the_host_counts_what_this_process_burns() -> None:
     assert 0.05 <= passed.used <= passed.at + 0.05
     assert passed.busy is None or passed.busy >= 0
     assert passed.delayed is None or passed.delayed >= 0
+
+
+def test_what_its_child_burns_counts_too() -> None:
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as child:
+        host = Host()
+        before = host.cpu()
+        eventually(lambda: host.cpu().since(before).used > 0.05)
+        child.kill()
+    mine = time.process_time()
+    assert host.cpu().used == pytest.approx(mine, abs=0.02), "it has ended"
 
 
 def test_a_counter_that_is_missing_stays_missing() -> None:

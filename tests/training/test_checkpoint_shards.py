@@ -59,7 +59,7 @@ def take_step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
 
 
 class FullStore(FolderStore):
-    def create(self, path: str) -> AbstractContextManager[Sink]:
+    def create(self, path: str, *, durable: bool = True) -> AbstractContextManager[Sink]:
         raise OSError(errno.ENOSPC, "No space left on device")
 
 

@@ -108,10 +108,10 @@ class SlowStore(FolderStore):
         self.begun, self.let_go = threading.Event(), threading.Event()
 
     @contextmanager
-    def create(self, path: str) -> Iterator[Sink]:
+    def create(self, path: str, *, durable: bool = True) -> Iterator[Sink]:
         self.begun.set()
         assert self.let_go.wait(20)
-        with super().create(path) as file:
+        with super().create(path, durable=durable) as file:
             yield file
 
 
@@ -297,11 +297,11 @@ class FailingStore(FolderStore):
         super().__init__(root)
         self.error, self.times, self.asked = error, times, 0
 
-    def create(self, path: str) -> AbstractContextManager[Sink]:
+    def create(self, path: str, *, durable: bool = True) -> AbstractContextManager[Sink]:
         self.asked += 1
         if self.asked <= self.times:
             raise self.error
-        return super().create(path)
+        return super().create(path, durable=durable)
 
 
 @pytest.fixture

@@ -23,7 +23,8 @@ from training_core.planner.facts import HostFacts
 from training_core.planner.table import ProbeTable, Timing, key_of
 from training_core.planner.workload import workload_of
 from training_core.planning import in_time, plan_compute, read_table, torch_version
-from training_core.probes import Probe, growing, pieces
+from training_core.probe_kinds import growing, pieces
+from training_core.probes import Probe
 from training_core.rundir import Prepared
 from training_core.spec import ModelName
 
@@ -198,14 +199,14 @@ def test_ranks_of_torchrun_die_with_it_and_a_killed_one_is_named(tmp_path: Path,
 
 
 def test_a_probe_measures_what_is_missing_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    usual = ("fp32", "channels_last", 2)
+    usual = ("fp32", "channels_last", 2, 1)
     monkeypatch.setattr(Probe, "_take", lambda _, one: 1e-3 * one.batch * (1 if one.kind == usual else 2))
     spec = spec_of("small_cnn", 32)
     plan, host = plan_of(spec, side=16, channels=1, device="cpu"), cpu(cores=2, cpu_features=["avx2", "avx512_bf16"])
     told: list[ProbeTable] = []
     Probe(Case(spec.compute, plan, host), 30, told.append).run(None)
     table = told[-1]
-    kinds = {(one.precision, one.memory_format, one.threads, one.batch) for one in table.timings}
+    kinds = {(one.precision, one.memory_format, one.threads, one.batch) for one in table.alone}
     assert {("fp32", "channels_last", 2, 32), ("fp32", "contiguous", 2, 32), ("bf16", "channels_last", 2, 32)} <= kinds
     assert any(threads == 1 for _, _, threads, _ in kinds)
     assert any(batch == 16 for *_, batch in kinds)
@@ -223,7 +224,7 @@ def test_a_step_of_a_probe_is_a_real_one() -> None:
     told: list[ProbeTable] = []
     Probe(Case(spec.compute, plan, host), 0.1, told.append).run(None)
     assert all(one.seconds > 0 for one in told[-1].timings)
-    assert ("fp32", "channels_last", 1) in {one.kind for one in told[-1].timings}
+    assert ("fp32", "channels_last", 1, 1) in {one.kind for one in told[-1].timings}
     assert told[-1].probe_seconds > 0
 
 

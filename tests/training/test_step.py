@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.training.stepping import make_training, one_step
+from tests.training.stepping import batch_of, make_training, one_step
 from training_core import headroom
 from training_core.blocks import blocks, save_activations_at_blocks
 from training_core.combinations import check_combination
@@ -21,6 +22,7 @@ from training_core.pieces import cut, number_of_pieces, piece_size, smaller
 from training_core.planner.compute_plan import ComputePlan, Prediction
 from training_core.precision import MEASURED_STEPS, UNMEASURED_STEPS
 from training_core.slow_half import watch
+from training_core.step import seed, train_step
 
 PREDICTION: dict[str, Any] = {
     "step_seconds": 1.0, "compute_seconds": 1.0, "data_seconds": 0.0, "images_per_second": 1.0, "memory_bytes": 1,
@@ -208,3 +210,48 @@ def test_blocks_are_computed_twice_without_counting_twice() -> None:
     for name, tensor in plain.items():
         if "num_batches_tracked" not in name:
             assert torch.allclose(tensor, checkpointed[name], atol=1e-6), name
+
+
+def test_a_seed_makes_the_numbers_that_torch_makes_of_it() -> None:
+    for number in (0, 1, 2**63 - 1):
+        torch.manual_seed(number)
+        expected = torch.rand(3)
+        seed(number, torch.device("cpu"))
+        assert torch.equal(torch.rand(3), expected)
+
+
+def calls_of(work: Callable[[], object]) -> int:
+    """Functions called in Python, or from it."""
+    count = 0
+
+    def note(_: object, event: str, __: object) -> None:
+        nonlocal count
+        count += event in {"call", "c_call"}
+
+    sys.setprofile(note)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def test_a_step_calls_little_beside_what_a_loop_written_by_hand_does(tmp_path: Path) -> None:
+    training = make_training(tmp_path)
+    batch, model, optimizer = batch_of(training, 0), training.model, training.optimizer
+
+    def by_hand() -> None:
+        images, labels = training.normalise(batch)
+        optimizer.zero_grad(set_to_none=True)
+        torch.nn.functional.cross_entropy(model(images), labels).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    def ours() -> None:
+        train_step(training, batch)
+
+    for _ in range(2):
+        by_hand()
+        ours()
+    hand, mine = calls_of(by_hand), calls_of(ours)
+    assert hand > 100
+    assert mine - hand < 100

@@ -56,10 +56,17 @@ def timing(
     batch: int = 64,
     memory_format: MemoryFormat = "channels_last",
     threads: int = 2,
+    ranks: int = 1,
     whole: bool = True,
 ) -> Timing:
     return Timing(
-        precision=precision, memory_format=memory_format, threads=threads, batch=batch, seconds=seconds, whole=whole
+        precision=precision,
+        memory_format=memory_format,
+        threads=threads,
+        ranks=ranks,
+        batch=batch,
+        seconds=seconds,
+        whole=whole,
     )
 
 

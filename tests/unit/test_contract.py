@@ -25,7 +25,7 @@ def test_every_reason_has_a_status_and_retries_lead_to_the_queue() -> None:
     assert set(REASONS) == set(Reason)
     for reason, verdict in REASONS.items():
         assert (verdict.status == Status.QUEUED) == (
-            verdict.retry != "never" or reason in {Reason.SUBMITTED, Reason.RESUMED_BY_CLIENT}
+            verdict.retry != "never" or reason in {Reason.SUBMITTED, Reason.RESUMED_BY_CLIENT, Reason.PROMOTED}
         )
 
 
@@ -98,6 +98,6 @@ def test_the_first_outcome_stays(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("module", ["api.app", "api.control.__main__"])
 def test_the_control_plane_needs_no_torch(module: str) -> None:
-    code = f"import sys, {module}; print([m for m in ('torch', 'numpy', 'worker') if m in sys.modules])"
+    code = f"import sys, {module}; print([m for m in ('torch', 'worker') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

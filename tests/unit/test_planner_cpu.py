@@ -79,6 +79,20 @@ def test_layout_threads_and_pieces_are_taken_when_they_are_clearly_faster() -> N
     assert best.prediction.compute_seconds == pytest.approx(0.006)
 
 
+@pytest.mark.parametrize(
+    ("model", "side", "batch", "cores", "seconds"),
+    [("small_cnn", 28, 64, 1, 8.3e-3), ("small_cnn", 28, 64, 2, 7.2e-3), ("resnet18", 64, 32, 2, 0.122)],
+)
+def test_what_is_published_of_a_cpu_is_near_what_was_measured_on_one(
+    model: str, side: int, batch: int, cores: int, seconds: float
+) -> None:
+    """`benchmarks/engine/results`, on a quiet machine with AVX-512."""
+    compute = chosen(spec_of(model, batch), cpu(cores=cores, cpu_features=BF16), side)
+    assert compute.prediction is not None
+    assert compute.prediction.basis == "published"
+    assert compute.prediction.compute_seconds == pytest.approx(seconds, rel=0.15)
+
+
 def test_a_network_with_batch_norm_is_not_cut_for_speed() -> None:
     spec, host = spec_of("resnet18", 64), cpu()
     plan = plan_of(spec, side=64, device="cpu")

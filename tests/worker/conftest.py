@@ -44,7 +44,11 @@ def prepare(run, mode):
     elif run.read_spec().work == "check":
         run.write_outcome(Outcome(result="completed", phase="preparing"))
     else:
-        run.write_prepared(Prepared(folder=run.path, selection=run.path))
+        folder = run.read_spec().cache_dir / "version"
+        folder.mkdir(exist_ok=True)
+        for name in ("meta.json", "rows"):
+            (folder / name).touch()
+        run.write_prepared(Prepared(folder=folder, selection=folder / "rows", seconds=1.5))
     return 0
 
 def train(run, mode):

@@ -107,6 +107,7 @@ def test_a_silent_run_is_stalled(
 
 
 COMPLETED = Outcome(result="completed", phase="running")
+AT_RUNG = Outcome(result="completed", reason=Reason.RUNG_REACHED, phase="running")
 STOPPED = Outcome(result="stopped", phase="running")
 FAILED = Outcome(result="failed", reason=Reason.IMAGE_CORRUPT, phase="preparing", message="x.png")
 
@@ -117,6 +118,10 @@ FAILED = Outcome(result="failed", reason=Reason.IMAGE_CORRUPT, phase="preparing"
         (0, COMPLETED, None, False, Reason.COMPLETED),
         (0, COMPLETED, Cause.CANCELLED, False, Reason.COMPLETED),
         (0, COMPLETED.model_copy(update={"reason": Reason.EARLY_STOPPED}), None, False, Reason.EARLY_STOPPED),
+        (0, AT_RUNG, None, False, Reason.RUNG_REACHED),
+        (0, AT_RUNG, Cause.PAUSED, False, Reason.RUNG_REACHED),
+        (0, AT_RUNG, Cause.CANCELLED, False, Reason.RUNG_REACHED),
+        (0, AT_RUNG, Cause.ABANDONED, False, None),
         (0, STOPPED, Cause.CANCELLED, False, Reason.CANCELLED_BY_CLIENT),
         (0, STOPPED, Cause.TIME_LIMIT, False, Reason.TIME_LIMIT),
         (0, STOPPED, Cause.SHUTDOWN, False, Reason.WORKER_SHUTDOWN),

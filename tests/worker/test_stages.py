@@ -22,7 +22,7 @@ Make = Callable[..., Ticket]
 
 @contextmanager
 def no_free_slot(host: Host) -> Iterator[None]:
-    with host.slots.hold(host.devices.slots, 0, lambda: False) as slots:
+    with host.slots.hold(host.devices.slots, 1.0, 0, lambda: False) as slots:
         assert slots is not None
         yield
 

@@ -61,7 +61,8 @@ class Accounting:
         self._started = self._gauged_at = time.perf_counter()
         self._due_at = self._started + FIRST_REPORT_SECONDS
         self.seconds_of_a_step = len(STEPS) * _seconds_of_a_lap(training.ranks.device)
-        self.alerts = Alerts(training.reports, training.plan.total_steps // training.plan.log_every)
+        every = training.plan.log_every
+        self.alerts = Alerts(training.reports, training.plan.total_steps // every, training.state.step // every)
         self.tracer = Tracer(training)
 
     def batches(self) -> Iterator[Batch]:

@@ -34,9 +34,9 @@ class Latch:
 
 
 class Alerts:
-    """`points` are those that the curve of the training loss will have."""
+    """`points` are those that the curve of the training loss will have, `done` those that it has from before."""
 
-    def __init__(self, reports: Reports, points: int) -> None:
+    def __init__(self, reports: Reports, points: int, done: int = 0) -> None:
         self._reports = reports
         self._verdicts = {kind: Latch() for kind in VERDICTS}
         self._diverged, self._overfitted = Latch(DIVERGED_POINTS), Latch(VALIDATION_RISES)
@@ -44,7 +44,7 @@ class Alerts:
         self._recent: deque[float] = deque(maxlen=SMOOTHED_POINTS)
         self._window: deque[float] = deque(maxlen=max(PLATEAU_POINTS, int(points * PLATEAU_SHARE)))
         self._last_point_for_plateau = PLATEAU_BEFORE * points
-        self._points = 0
+        self._points = done
         self._first: float | None = None
         self._best = math.inf
         self._validation: list[float] = []

@@ -63,9 +63,9 @@ class Host:
     def _used(self) -> float:
         """Of this process and of its loader process."""
         seconds = time.process_time()
-        for child in self._process.children():
+        for child in _children():
             with suppress(psutil.NoSuchProcess, psutil.AccessDenied):  # it has ended since
-                times = child.cpu_times()
+                times = psutil.Process(child).cpu_times()
                 seconds += times.user + times.system
         return seconds
 
@@ -108,6 +108,22 @@ class Host:
                 "gauge/network_sent_bytes": float(net.bytes_sent),
             }
         return values
+
+
+def _children() -> list[int]:
+    """Process ids. As this process knows them: psutil looks through all processes of the host, 3 ms for a hundred."""
+    files = [task / "children" for task in SELF_TASKS.iterdir()] if SELF_TASKS.exists() else []
+    if not all(file.exists() for file in files) or not files:  # a kernel that does not tell
+        return [child.pid for child in psutil.Process().children()]
+    return [int(child) for file in files for child in _text(file).split()]
+
+
+def _text(file: Path) -> str:
+    """Nothing of a thread that has ended."""
+    try:
+        return file.read_text()
+    except OSError:
+        return ""
 
 
 def peak_memory_bytes() -> int:

@@ -74,9 +74,12 @@ class Feed:
         side = self._side_of(part.epoch)
         return side, side
 
-    def evaluation(self, split: str) -> Iterator[Batch]:
-        """Each image of this rank's share of a split, once: the square in its middle, which serving cuts too."""
-        rows = share(self._data.splits[split], self._rank, self._world_size)
+    def evaluation(self, split: str, some: Indices | None = None) -> Iterator[Batch]:
+        """Each image of this rank's share of a split, or of `some` rows of it, once.
+
+        The square in its middle, which serving cuts too.
+        """
+        rows = share(self._data.splits[split] if some is None else some, self._rank, self._world_size)
         size = 256 if max(self._shape) <= SMALL_SIDE else 64
         return self._load(evaluation_parts(rows, size, self._shape), EVALUATE)
 

@@ -24,7 +24,7 @@ Indices = NDArray[np.int64]
 COPY = 2**40
 
 # Streams of random numbers that never meet.
-ORDER_STREAM, DRAW_STREAM, BATCH_STREAM = 2, 3, 4
+ORDER_STREAM, DRAW_STREAM, BATCH_STREAM, PART_STREAM = 2, 3, 4, 5
 # What pacing begins with: the easiest fifth of each class.
 FIRST_FRACTION = 0.2
 
@@ -205,6 +205,14 @@ def _draw_by_weight(random: np.random.Generator, pool: Indices, weights: NDArray
 def share(draws: Indices, rank: int, world_size: int) -> Indices:
     """The part of a global batch that one rank takes; the parts of all ranks are the batch."""
     return draws[rank::world_size]
+
+
+def first_of_order(rows: Indices, count: int, seed: int) -> Indices:
+    """The first `count` of `rows` in a random order that `seed` fixes: the same ones and more for a higher count.
+
+    Given back as they lie in the pack.
+    """
+    return np.sort(np.random.default_rng([seed, PART_STREAM]).permutation(rows)[:count])
 
 
 def evaluation_parts(rows: Indices, size: int, shape: Shape) -> Iterator[Part]:

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Literal
 
 from training_core.plan import Plan
+from training_core.planner.compute_plan import ComputePlan
 from training_core.planner.facts import HostFacts
 from training_core.planner.published import published_table, ring_seconds
 from training_core.planner.table import ProbeTable
@@ -38,25 +39,32 @@ class Case:
 
     @property
     def basis(self) -> Literal["probes", "published"]:
-        return self.table.basis if self.table is not None and self.table.timings else "published"
+        return self.table.basis if self.table is not None and self.table.alone else "published"
 
     def seconds(self, precision: str, memory_format: str, threads: int, images: float) -> float:
         """Of a step of one rank on `images`: measured, else published in proportion to what was measured."""
         threads = 0 if self.host.device == "cuda" else threads  # those of the host do not decide there
         published = self._published(precision, memory_format, threads, images)
-        if self.table is None or not self.table.timings:
+        if self.table is None or not self.table.alone:
             return published
-        measured = self.table.seconds(precision, memory_format, threads, images)
+        measured = self.table.seconds((precision, memory_format, threads, 1), images)
         if measured is not None:
             return measured
-        usual = self.table.timings[0]
-        at_usual = self.table.seconds(*usual.kind, images) or usual.seconds
-        return at_usual * published / self._published(*usual.kind, images)
+        usual = self.table.alone[0]
+        at_usual = self.table.seconds(usual.kind, images) or usual.seconds
+        return at_usual * published / self._published(usual.precision, usual.memory_format, usual.threads, images)
+
+    def together_seconds(self, compute: ComputePlan, images: float) -> float | None:
+        """Of a step of all ranks of a CPU on `images` each, exchange included; None where nobody measured it."""
+        if self.table is None or compute.ranks == 1 or compute.strategy != "ddp" or self.host.device == "cuda":
+            return None
+        kind = (compute.precision, compute.memory_format, compute.threads, compute.ranks)
+        return self.table.seconds(kind, images)
 
     def _published(self, precision: str, memory_format: str, threads: int, images: float) -> float:
         known = sorted({one.threads for one in self.published.timings})
         nearest = min(known, key=lambda one: abs(one - threads))
-        seconds = self.published.seconds(precision, memory_format, nearest, images)
+        seconds = self.published.seconds((precision, memory_format, nearest, 1), images)
         # A precision that no device of this kind computes in: slower than anything it would be compared with.
         return seconds if seconds is not None else 16 * self._published("fp32", memory_format, threads, images)
 

@@ -10,6 +10,7 @@ from training_core.planner.extras import choose_extras
 from training_core.planner.facts import HostFacts
 from training_core.planner.numerics import choose_numerics
 from training_core.planner.predict import predict
+from training_core.planner.split import choose_split
 from training_core.planner.spread import choose_spread, rank_counts
 from training_core.planner.table import ProbeTable
 from training_core.spec.compute import Compute
@@ -24,7 +25,8 @@ def choose_compute(
     already (torchrun). Raises `Failed(out_of_memory)` for a training that fits no device, and `Failed(unsupported)`.
     """
     case = Case(wanted, plan, host, table, fixed_ranks)
-    draft = choose_extras(choose_spread(choose_numerics(Draft(case, ComputePlan(ranks=rank_counts(case)[0])))))
+    first = Draft(case, ComputePlan(ranks=rank_counts(case)[0]))
+    draft = choose_extras(choose_split(choose_spread(choose_numerics(first))))
     prediction = predict(case, draft.compute)
     if draft.compute.precision != "fp32":
         fp32 = predict(case, draft.compute.model_copy(update={"precision": "fp32"}))

@@ -6,9 +6,9 @@ import math
 
 from training_core.planner.draft import AS_REQUESTED, Draft, said
 from training_core.planner.predict import image_seconds, loading_cores, predict, training_seconds
+from training_core.planner.split import FEW_FOR_BATCH_NORM
 
 MUCH_COMMUNICATION = 0.1
-FEW_FOR_BATCH_NORM = 16
 SPARE = 1.3  # loader threads beyond what the step needs
 COMPILE_PAYS, LONG_RUN_SECONDS = 3.0, 600.0
 
@@ -23,6 +23,8 @@ def _compression(draft: Draft) -> Draft:
         return draft.pick(key, wanted, AS_REQUESTED)
     if draft.compute.ranks == 1 or draft.compute.strategy != "ddp":
         return draft.pick(key, "none", "no gradients are averaged between ranks")
+    if draft.case.together_seconds(draft.compute, draft.compute.share(draft.case.plan.batch_size)) is not None:
+        return draft.pick(key, "none", "the step was measured with whole gradients")
     before = predict(draft.case, draft.compute)
     exposed = before.communication_seconds / before.step_seconds
     if exposed <= MUCH_COMMUNICATION:

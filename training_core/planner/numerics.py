@@ -29,7 +29,7 @@ def _fewer_threads(draft: Draft) -> Draft:
     table, compute, best = draft.case.table, draft.compute, draft
     if table is None or draft.case.host.device == "cuda":
         return draft
-    measured = {one.threads for one in table.timings if one.kind[:2] == (compute.precision, compute.memory_format)}
+    measured = {one.threads for one in table.alone if one.kind[:2] == (compute.precision, compute.memory_format)}
     for fewer in sorted(one for one in measured if one < compute.threads):
         few, all_of_them = best.step_seconds(threads=fewer), best.step_seconds()
         if few < CLEARLY * all_of_them:
@@ -78,7 +78,7 @@ def _cpu_precision(draft: Draft) -> tuple[ResolvedPrecision, str]:
 def _best_layout(draft: Draft, precision: ResolvedPrecision) -> float | None:
     """Seconds of a step in it, in the better layout that was measured; None where none was."""
     table, threads = draft.case.table, draft.compute.threads
-    formats = {one.memory_format for one in table.timings if one.precision == precision} if table is not None else set()
+    formats = {one.memory_format for one in table.alone if one.precision == precision} if table is not None else set()
     if draft.wanted.memory_format != "auto":
         formats &= {draft.wanted.memory_format}
     steps = [draft.step_seconds(precision=precision, memory_format=one, threads=threads) for one in formats]

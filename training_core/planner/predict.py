@@ -36,9 +36,11 @@ def predict(case: Case, compute: ComputePlan) -> Prediction:
     """Of one step, and of the whole training with its evaluations; see `Prediction` for what the fields mean."""
     plan, host = case.plan, case.host
     pieces = compute.accumulation_steps(plan.batch_size)
-    piece = rank_seconds(case, compute, compute.share(plan.batch_size) / pieces)
+    images = compute.share(plan.batch_size) / pieces
+    together = case.together_seconds(compute, images)  # measured, and what is exposed of the communication is within
+    piece = rank_seconds(case, compute, images) if together is None else together * more_work(case, compute)
     exposed = exposed_seconds(case, compute, piece, pieces)
-    computing = pieces * piece + exposed
+    computing = pieces * piece + (exposed if together is None else 0.0)
     data = data_seconds(case, compute)
     step = max(computing, data) if host.device == "cuda" else computing + data
     epochs = compute.epochs or plan.epochs
@@ -71,13 +73,19 @@ def rank_seconds(case: Case, compute: ComputePlan, images: float) -> float:
     if case.plan.trainable == "head":
         return HEAD_STEP_SECONDS
     seconds = case.seconds(compute.precision, compute.memory_format, compute.threads, images)
+    return seconds * more_work(case, compute) * (1 + DOUBLING * math.log2(compute.ranks))
+
+
+def more_work(case: Case, compute: ComputePlan) -> float:
+    """Times the step that was measured or published."""
+    factor = 1.0
     if case.plan.distillation is not None:
-        seconds *= TEACHING
+        factor *= TEACHING
     if compute.activation_checkpointing:
-        seconds *= RECOMPUTING
+        factor *= RECOMPUTING
     if compute.compile and case.table is not None and case.table.compile_gain is not None:
-        seconds *= case.table.compile_gain
-    return seconds * (1 + DOUBLING * math.log2(compute.ranks))
+        factor *= case.table.compile_gain
+    return factor
 
 
 def exposed_seconds(case: Case, compute: ComputePlan, piece: float, pieces: int) -> float:

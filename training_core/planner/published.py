@@ -57,6 +57,10 @@ CPU_FILL = {
 }  # fmt: skip
 OTHER_CPU_FILL = 0.5
 CPU_STEP_SECONDS, CPU_LAYER_SECONDS = 1e-3, 5e-5
+# Threads that sleep between two layers are woken for each (OMP_WAIT_POLICY=PASSIVE). Measured on two cores of an EPYC:
+# small_cnn, 64 images of 28 px, takes 8.3 ms with one thread (`benchmarks.engine.communication`, alone) and 7.2 with
+# two (`benchmarks.engine.overhead`, by hand).
+CPU_WAKING_SECONDS = 1e-4
 # Half precision on a CPU: 15-18 times as long without units for it; with them, gains differ by layer and are probed.
 SLOW_HALF, UNKNOWN_HALF = 16.0, 1.0
 
@@ -120,13 +124,14 @@ def _cpu_timings(plan: Plan, work: Workload, host: HostFacts) -> list[Timing]:
     slower: dict[ResolvedPrecision, float] = {"fp32": 1.0, "bf16": UNKNOWN_HALF if units else SLOW_HALF}
     slower["fp16"] = 1.0 if "amx_fp16" in host.cpu_features else SLOW_HALF
     fixed = CPU_STEP_SECONDS + CPU_LAYER_SECONDS * work.layers
+    waking = CPU_WAKING_SECONDS * work.layers
     return [
         Timing(
             precision=precision,
             memory_format=memory_format,
             threads=threads,
             batch=batch,
-            seconds=fixed + factor * batch * 3 * work.flops / (speed * threads**0.9),
+            seconds=fixed + waking * (threads > 1) + factor * batch * 3 * work.flops / (speed * threads**0.9),
         )
         for precision, factor in slower.items()
         for memory_format in FORMATS

@@ -51,7 +51,7 @@ def rank_counts(case: Case) -> list[int]:
         return [case.host.devices]
     most = min(case.host.devices, case.plan.batch_size)
     if case.host.device == "cpu":
-        # One process with all cores beats ranks that share them (0.62-0.74x with two), but for memory far away.
+        # One process with all cores, but for memory far away; `split` has ranks share them where that was measured.
         return [max(1, min(most, case.host.numa_nodes))]
     return list(range(1, most + 1))
 
@@ -96,7 +96,7 @@ def _why(draft: Draft, steps: dict[int, float], ranks: int) -> str:
     if case.host.device == "cpu":
         if ranks > 1:
             return f"{ranks} memory nodes, one rank for each"
-        return "one process with all cores: ranks that share a memory only exchange what one has at hand"
+        return "one process with all cores, unless several ranks are measured to be clearly faster"
     if len(steps) == 1:
         return "one device"
     compared = ", ".join(
@@ -185,7 +185,7 @@ def _faster_pieces(draft: Draft, share: int) -> Draft:
     table = draft.case.table
     if table is None or draft.case.work.batch_norm or draft.case.host.device == "cuda":
         return whole
-    sizes = {one.batch for one in table.timings if one.batch < share and share % one.batch == 0 and one.whole}
+    sizes = {one.batch for one in table.alone if one.batch < share and share % one.batch == 0 and one.whole}
     steps = {size: draft.step_seconds(micro_batch_size=size) for size in sizes}
     best = min(steps, key=lambda size: steps[size], default=0)
     at_once = draft.step_seconds(micro_batch_size=0)

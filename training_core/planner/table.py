@@ -13,6 +13,8 @@ from training_core.planner.compute_plan import MemoryFormat, ResolvedPrecision
 from training_core.planner.facts import HostFacts
 
 TABLE_FORMAT = 1
+Kind = tuple[str, str, int, int]
+"""Precision, memory layout, threads of a rank, ranks."""
 
 
 class Row(BaseModel):
@@ -22,19 +24,21 @@ class Row(BaseModel):
 class Timing(Row):
     """Seconds of one forward and backward pass and optimizer step on `batch` images by one rank.
 
-    `whole` is false for a kind that was given up after one slow step, whose time this is.
+    Several `ranks` did so at the same time, each on as many images, and averaged their gradients within it; this is the
+    time of the slowest. `whole` is false for a kind that was given up after one slow step, whose time this is.
     """
 
     precision: ResolvedPrecision
     memory_format: MemoryFormat
     threads: int
+    ranks: int = 1
     batch: int
     seconds: float
     whole: bool = True
 
     @property
-    def kind(self) -> tuple[str, str, int]:
-        return self.precision, self.memory_format, self.threads
+    def kind(self) -> Kind:
+        return self.precision, self.memory_format, self.threads, self.ranks
 
 
 class AllReduce(Row):
@@ -72,11 +76,14 @@ class ProbeTable(Row):
     compile_seconds: float = 0.0
     probe_seconds: float = 0.0
 
-    def seconds(self, precision: str, memory_format: str, threads: int, images: float) -> float | None:
+    @property
+    def alone(self) -> list[Timing]:
+        """Those of one rank that has the device, or the cores, to itself."""
+        return [one for one in self.timings if one.ranks == 1]
+
+    def seconds(self, kind: Kind, images: float) -> float | None:
         """Of a step on `images`, between and beyond the batch sizes that were measured; None without any."""
-        points = sorted(
-            (one.batch, one.seconds) for one in self.timings if one.kind == (precision, memory_format, threads)
-        )
+        points = sorted((one.batch, one.seconds) for one in self.timings if one.kind == kind)
         return along(points, images) if points else None
 
     def has(self, timing: Timing) -> bool:

@@ -1,0 +1,50 @@
+"""What the API answers. Times are RFC 3339 in UTC, durations end in `_seconds`, enums are open: rely on `terminal`."""
+
+from __future__ import annotations
+
+from api.schemas.analyses import (
+    ByDeviceSeconds,
+    ByNumber,
+    Dimension,
+    HistoryAnswer,
+    ImportanceAnswer,
+    ImportanceTable,
+    ObjectiveAnswer,
+    ObjectiveHistory,
+    ParallelCoordinatesAnswer,
+    ParameterImportance,
+    ParetoAnswer,
+    ParetoPoint,
+    ValueColumn,
+)  # fmt: skip
+from api.schemas.files import ArtifactAnswer, CheckpointAnswer, EventAnswer, MetricsAnswer, SeriesAnswer
+from api.schemas.fleet import ProfileAnswer, WorkerAnswer
+from api.schemas.jobs import (
+    Best,
+    CheckPhases,
+    Cost,
+    DataReportSummary,
+    DatasetCheckAnswer,
+    EfficiencyAnswer,
+    EfficiencySummary,
+    JobAnswer,
+    JobError,
+    Phases,
+    Progress,
+    Queue,
+    WorkAnswer,
+)  # fmt: skip
+from api.schemas.part import Answer, Instant, JsonObject, Page
+from api.schemas.plans import CostRange, HoursRange, Missing, PlanAnswer, SearchPlan, Validation, WarmStart
+from api.schemas.trials import AttemptAnswer, RungAnswer, SearchEfficiencyAnswer, TrialAnswer, TrialDetail
+
+__all__ = [
+    "Answer", "ArtifactAnswer", "AttemptAnswer", "Best", "ByDeviceSeconds", "ByNumber", "CheckPhases",
+    "CheckpointAnswer", "Cost", "CostRange", "DataReportSummary", "DatasetCheckAnswer", "Dimension",
+    "EfficiencyAnswer", "EfficiencySummary", "EventAnswer", "HistoryAnswer", "HoursRange", "ImportanceAnswer",
+    "ImportanceTable", "Instant", "JobAnswer", "JobError", "JsonObject", "MetricsAnswer", "Missing",
+    "ObjectiveAnswer", "ObjectiveHistory", "Page", "ParallelCoordinatesAnswer", "ParameterImportance",
+    "ParetoAnswer", "ParetoPoint", "Phases", "PlanAnswer", "ProfileAnswer", "Progress", "Queue", "RungAnswer",
+    "SearchEfficiencyAnswer", "SearchPlan", "SeriesAnswer", "TrialAnswer", "TrialDetail", "Validation",
+    "ValueColumn", "WarmStart", "WorkAnswer", "WorkerAnswer",
+]  # fmt: skip

@@ -1,0 +1,78 @@
+"""Events, series of metrics, and files: checkpoints and artifacts."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from api.schemas.part import Answer, Instant, JsonObject
+
+
+class EventAnswer(Answer):
+    id: str
+    seq: int
+    type: str
+    job_id: str
+    trial: int | None
+    created_at: Instant
+    level: str
+    message: str
+    data: JsonObject
+
+
+class SeriesAnswer(Answer):
+    """Columns of equal length; `times` are seconds since 1970."""
+
+    trial: int
+    name: str
+    steps: list[int]
+    epochs: list[float]
+    times: list[float]
+    values: list[float]
+    total_points: int
+    downsampled: bool
+
+
+class MetricsAnswer(Answer):
+    object: Literal["metrics"] = "metrics"
+    job_id: str
+    series: list[SeriesAnswer]
+    cursor: int | None = Field(description="the highest step in this answer; pass it as `after` for what came later")
+
+
+class CheckpointAnswer(Answer):
+    id: str
+    object: Literal["checkpoint"] = "checkpoint"
+    trial: int
+    attempt: int
+    path: str
+    step: int
+    epoch: float
+    metrics: JsonObject
+    size_bytes: int
+    sha256: str = Field(description="of the manifest, which holds the sha256 of every file")
+    files: dict[str, int]
+    kept_because: str
+    pinned: bool
+    created_at: Instant
+    download_url: str
+
+
+class ArtifactAnswer(Answer):
+    """A trace or an exported model: files by size, each with its sha256."""
+
+    id: str
+    object: Literal["artifact"] = "artifact"
+    trial: int
+    attempt: int
+    kind: str
+    format: str
+    path: str
+    step: int
+    size_bytes: int
+    files: dict[str, int]
+    sha256: dict[str, str]
+    about: JsonObject
+    created_at: Instant
+    download_url: str
