@@ -66,6 +66,7 @@ class Reason(StrEnum):
     PRUNED = "pruned"
     OBJECTIVE_MISSING = "objective_missing"
     ALL_TRIALS_FAILED = "all_trials_failed"
+    SEARCH_ERROR = "search_error"
     LIMIT_REACHED = "limit_reached"
     RETRIES_EXHAUSTED = "retries_exhausted"
 

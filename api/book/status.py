@@ -77,6 +77,7 @@ REASONS: dict[Reason, Verdict] = {
     Reason.PRUNED: Verdict(Status.PRUNED),
     Reason.OBJECTIVE_MISSING: Verdict(Status.FAILED),
     Reason.ALL_TRIALS_FAILED: Verdict(Status.FAILED),
+    Reason.SEARCH_ERROR: Verdict(Status.FAILED),
     Reason.LIMIT_REACHED: Verdict(Status.SUCCEEDED),
 }
 

@@ -18,11 +18,15 @@ from api.search.view import End, StudyView
 from training_core.wire import Reason
 
 _SPENT = {Reason.BUDGET_EXHAUSTED: "the budget is used up", Reason.TIME_LIMIT: "search.max_hours is over"}
+_AGAIN = "a new search goes on from here when its search.warm_start names this one"
 _GO_ON = "a new search with more of it goes on from here when its search.warm_start names this one"
 
 
 def end(session: Session, job: Job, move: End) -> None:
     """As decided; for a search without a result with what most of its trials failed for."""
+    if move.reason == Reason.SEARCH_ERROR:
+        studies.end(session, job, move.reason, move.message, {"hint": f"tell its operator, and {_AGAIN}"})
+        return
     if move.reason != Reason.ALL_TRIALS_FAILED:
         studies.end(session, job, move.reason, move.message)
         return

@@ -88,8 +88,7 @@ class Tuner:
         if stopping(job) is None and study_endings.time_is_up(session, job, view):
             studies.stop(session, job, Reason.TIME_LIMIT)
         if stopping(job) is None:
-            busy = sum(one.busy for one in view.trials)
-            for move in decide(view, placing.room - busy):
+            for move in _decided(view, placing.room - sum(one.busy for one in view.trials)):
                 _write(session, job, view, move)
         elif not held_trials(session, job.id):
             study_endings.end_at_limit(session, job, view)
@@ -108,6 +107,15 @@ def _workers(session: Session) -> _Workers:
     """As far as they say how many trials fit."""
     lending = [room.worker for room in slots.rooms(session) if room.lends]
     return tuple((one.name, one.device, one.slots, one.cores, one.memory_bytes) for one in lending)
+
+
+def _decided(view: StudyView, room: int) -> list[Move]:
+    """A decision that cannot be made ends its own search, and not the control plane of all others."""
+    try:
+        return decide(view, room)
+    except Exception as fault:
+        log.exception("a search of %d trials could not be decided on", len(view.trials))
+        return [End(Reason.SEARCH_ERROR, f"The search could not decide how to go on ({type(fault).__name__})")]
 
 
 def _goes_on(job: Job) -> bool:

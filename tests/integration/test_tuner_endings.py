@@ -12,6 +12,8 @@ import pytest
 from sqlalchemy import update
 
 from api.book.models import Attempt
+from api.control import tuner
+from api.search.view import Move, StudyView
 from api.settings import Settings
 from tests.integration.conftest import SPEC, Control
 from tests.integration.search_book import CLAIMED, RATE, READY, STARTED, finished
@@ -180,3 +182,22 @@ def test_a_warm_start_that_does_not_fit_is_refused_where_it_stands(begin: Begin,
     assert "other data" in refused("file:///data/dogs/", warm_start=[first.id])
     assert RATE in refused(space=SPACE, warm_start=[first.id])
     assert "no value of device_seconds" in refused(objective={"metric": "device_seconds"}, warm_start=[first.id])
+
+
+def test_a_decision_that_cannot_be_made_ends_its_own_search_alone(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken, well = begin(trials=7), begin(trials=5)
+    decide = tuner.decide
+
+    def fails_for_one(view: StudyView, room: int) -> list[Move]:
+        if view.search.trials == 7:
+            raise ZeroDivisionError
+        return decide(view, room)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tuner, "decide", fails_for_one)
+        broken.tuner.tune_all()
+    assert (broken.job().status, broken.job().reason) == ("failed", "search_error")
+    assert "ZeroDivisionError" in (broken.job().error or {})["message"]
+    assert well.play().status == "succeeded"
