@@ -85,12 +85,17 @@ def _out_of_budget(session: Session, job: Job, trial: Trial, attempt: Attempt) -
 def _again(session: Session, job: Job, trial: Trial, attempt: Attempt, *, error: JsonObject, losses_limit: int) -> None:
     reason, message = Reason(attempt.reason or ""), error.get("message") or attempt.reason or ""
     trial.losses = 0 if attempt.made_progress else trial.losses
-    trial.losses += REASONS[reason].retry == "counted"
+    trial.losses += REASONS[reason].retry == "counted" and not _only_waited(job, attempt)
     if trial.losses > losses_limit:
         why = f"attempt {attempt.number} ended as {reason}: {message}. {losses_limit} retries brought no new checkpoint"
         studies.end_trial(session, job, trial, Reason.RETRIES_EXHAUSTED, why, error=error)
         return
     _queue(session, job, trial, attempt, message)
+
+
+def _only_waited(job: Job, attempt: Attempt) -> bool:
+    """Lost with its worker before it had a slot, with nothing to prepare: nothing that the trial could have caused."""
+    return attempt.reason == Reason.WORKER_LOST and attempt.started_at is None and job.data_ready_at is not None
 
 
 def _queue(session: Session, job: Job, trial: Trial, attempt: Attempt, message: str) -> None:

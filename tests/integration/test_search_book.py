@@ -139,6 +139,18 @@ def test_a_lost_trial_goes_on_from_its_checkpoint_and_losses_count_for_it_alone(
     assert (again.resume_from, book.job().status) == (f"jobs/{book.id}/trial-0/attempt-1/step-00000010", "running")
 
 
+def test_a_trial_that_only_waited_on_a_worker_when_that_was_lost_has_lost_nothing(book: Book) -> None:
+    book.add(0.01)
+    book.trains(0)
+    book.add(0.02)
+    for life in range(6):
+        book.booked(1)
+        book.control.heartbeat(slots=4, incarnation=f"life-{life}")
+        book.control.dispatcher.dispatch()
+    assert (book.trial(1).losses, book.trial(1).status) == (0, "preparing")
+    assert (book.trial(0).losses, book.trial(0).status) == (1, "preparing")
+
+
 def test_a_trial_that_fails_is_not_the_end_of_the_search(book: Book) -> None:
     book.add(0.01)
     failed = finished(Reason.NAN_LOSS, 3, message="the loss is NaN", hint="lower the learning rate")
