@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from itertools import product
+from statistics import median
 
 import torch
 import torch._dynamo  # every optimizer imports it at its first step: once, before the fork, for the training too
@@ -191,14 +192,16 @@ class Probe:
         return True
 
     def _rounds(self, running: list[Timing]) -> None:
-        fastest = [math.inf] * len(running)
+        seen: list[list[float]] = [[] for _ in running]
         began = time.perf_counter()
         for taken in range(MOST_ROUNDS):
             if taken >= 2 and (self._over() or time.perf_counter() - began > self._enough * len(running)):
                 break
-            fastest = [min(best, self._take(one)) for best, one in zip(fastest, running, strict=True)]
-        for one, seconds in zip(running, fastest, strict=True):
-            self._remember(one, seconds)
+            for one, seconds in zip(running, seen, strict=True):
+                seconds.append(self._take(one))
+        for one, seconds in zip(running, seen, strict=True):
+            # Ranks wait for the slowest of them at every step: their luckiest one says little.
+            self._remember(one, min(seconds) if one.ranks == 1 else median(seconds))
 
     def _take(self, one: Timing) -> float:
         """Infinity where ranks were lost."""

@@ -48,6 +48,7 @@ def test_a_prefix_is_a_folder(tmp_path: Path, s3: S3, bucket: Any, uri: str) -> 
     assert samples.classes == ["cats", "dogs"]
 
 
+@pytest.mark.long
 def test_more_objects_than_a_page_and_a_large_one(tmp_path: Path, s3: S3, bucket: Any) -> None:  # noqa: F811
     for number in range(1100):
         bucket.put_object(Bucket="pets", Key=f"many/{number % 2}/{number:04}.png", Body=b"%d" % number)

@@ -186,13 +186,16 @@ def test_the_host_counts_what_this_process_burns() -> None:
 
 
 def test_what_its_child_burns_counts_too() -> None:
+    host = Host()
+
+    def beside_me() -> float:
+        return host.cpu().used - time.process_time()
+
+    before = beside_me()  # what children of other tests have burnt
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as child:
-        host = Host()
-        before = host.cpu()
-        eventually(lambda: host.cpu().since(before).used > 0.05)
+        eventually(lambda: beside_me() - before > 0.5)
         child.kill()
-    mine = time.process_time()
-    assert host.cpu().used == pytest.approx(mine, abs=0.02), "it has ended"
+    assert beside_me() - before < 0.25, "it has ended"
 
 
 def test_a_counter_that_is_missing_stays_missing() -> None:

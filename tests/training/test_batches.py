@@ -18,6 +18,7 @@ MIXED: dict[str, Any] = {
 }
 
 
+@pytest.mark.long
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path, images: Path) -> None:
     training = {**MIXED, "epochs": 120}
     whole = make_run(tmp_path, f"file://{images}", training=training, job_id="whole")
@@ -40,6 +41,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path, images: Path) ->
     assert second.file(f"{second.last_checkpoint().path}/model.safetensors").read_bytes() == expected
 
 
+@pytest.mark.long
 def test_two_ranks_and_a_loader_process_give_the_curve_of_one(tmp_path: Path, images: Path) -> None:
     one = make_run(tmp_path, f"file://{images}", training=MIXED, job_id="one")
     two = make_run(tmp_path, f"file://{images}", training=MIXED, job_id="two", devices=2, loader="process")

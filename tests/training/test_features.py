@@ -183,6 +183,7 @@ def test_a_job_trains_the_head_of_another_jobs_model(tmp_path: Path, images: Pat
     assert summary.metrics["test/accuracy"] > 0.5
 
 
+@pytest.mark.long
 def test_two_ranks_make_the_features_together_and_a_stop_resumes(tmp_path: Path, images: Path, weights: str) -> None:
     model = {"weights": weights, "trainable": "head"}
     alone = make_run(tmp_path, f"file://{images}", model=model, job_id="alone")

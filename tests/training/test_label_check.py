@@ -124,6 +124,7 @@ def test_swapped_labels_are_found_and_reported(tmp_path: Path) -> None:
     assert np.mean([difficulty[path] for path in swapped]) > 0.8 > np.median(list(difficulty.values()))
 
 
+@pytest.mark.long
 def test_the_difficulties_pace_the_next_job(tmp_path: Path) -> None:
     images = make_images(tmp_path / "stripes", each=12)
     first = make_run(

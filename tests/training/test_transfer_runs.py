@@ -40,6 +40,7 @@ def test_other_classes_get_a_new_head_and_the_normalisation_stays(tmp_path: Path
     assert kept[0] == kept[1]
 
 
+@pytest.mark.long
 def test_a_model_from_weights_is_better_after_one_epoch(tmp_path: Path, images: Path, weights: str) -> None:
     accuracy = {}
     for name, model in (("nothing", {"name": "small_cnn"}), ("weights", {"weights": weights})):
@@ -49,7 +50,7 @@ def test_a_model_from_weights_is_better_after_one_epoch(tmp_path: Path, images: 
     assert accuracy["weights"] < accuracy["nothing"] / 2
 
 
-@pytest.mark.parametrize("trainable", ["all", "head"])
+@pytest.mark.parametrize("trainable", [pytest.param("all", marks=pytest.mark.long), "head"])
 def test_a_resumed_training_needs_its_origin_no_more(
     tmp_path: Path, images: Path, weights: str, trainable: str
 ) -> None:
