@@ -55,7 +55,9 @@ class Tuner:
                 if time.monotonic() >= due:
                     self.tune_all()
                     due = time.monotonic() + POLL_SECONDS
-                for job_id in {note.payload for note in bell.notifies(timeout=POLL_SECONDS / 2, stop_after=1)}:
+                rung = [note.payload for note in bell.notifies(timeout=POLL_SECONDS / 2, stop_after=1)]
+                rung += [note.payload for note in bell.notifies(timeout=0)] if rung else []
+                for job_id in dict.fromkeys(rung):
                     self.tune(job_id)
 
     def tune_all(self) -> None:
