@@ -117,7 +117,7 @@ def test_a_pin_that_only_the_store_knows_of_yet_counts(book: Kept, sweeper: Swee
 @pytest.mark.parametrize("path", ["../outside", "jobs/{other}/trial-0/attempt-1/step-1", "jobs/{id}/trial-0/*", ""])
 def test_a_path_outside_of_the_trial_is_never_followed(book: Kept, sweeper: Sweeper, path: str) -> None:
     attempt = book.trains(book.add(0.01))
-    path = path.format(id=book.id, other=f"{book.id[:-1]}0")
+    path = path.format(id=book.id, other=f"{book.id[:-1]}{'1' if book.id.endswith('0') else '0'}")
     there = (book.root / path.replace("*", "attempt-1")).resolve()
     there.mkdir(parents=True, exist_ok=True)
     (there / "manifest.json").write_text("{}")
