@@ -131,6 +131,7 @@ def test_a_job_given_back_returns_to_the_host_that_has_its_data(client: httpx2.C
     job = submit(client)
     attempt = booked(control)[-1]
     control.report(attempt, CLAIMED, READY, reports.Finished(reason=Reason.NO_SLOT, phase="preparing"))
+    control.heartbeat(slots=1)  # a host that fell silent meanwhile would not be asked
     control.heartbeat(worker="host-b", slots=4)
     assert [one.worker for one in booked(control)] == ["host-a", "host-a"]
     control.report(control.attempts()[-1], reports.Finished(reason=Reason.PROCESS_DIED, phase="running"))
