@@ -46,7 +46,7 @@ class Store(Protocol):
     def exists(self, path: str) -> bool: ...
 
     def folders(self, folder: str) -> list[str]:
-        """Paths of all folders below `folder` that hold files, sorted; empty when it does not exist."""
+        """Paths of all folders below `folder` that hold no other, or files, sorted; none when it does not exist."""
         ...
 
     def free_bytes(self) -> int | None:
@@ -117,7 +117,9 @@ class FolderStore:
         return (self._root / check_relative(path)).exists()
 
     def folders(self, folder: str) -> list[str]:
-        found = [Path(where) for where, _, files in os.walk(self._root / check_relative(folder)) if files]
+        """Empty ones too: who was killed before the first file, or behind the last one that he deleted, leaves such."""
+        top = self._root / check_relative(folder)
+        found = [Path(where) for where, inside, files in os.walk(top) if files or (not inside and where != str(top))]
         return sorted(path.relative_to(self._root).as_posix() for path in found)
 
     def free_bytes(self) -> int | None:

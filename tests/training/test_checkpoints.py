@@ -266,6 +266,8 @@ def test_leftovers_of_killed_writers_go_and_what_nobody_was_told_of_is_kept_in_m
     half = trained.path(told).with_name("step-00000003")
     half.mkdir()
     (half / "model.safetensors").write_bytes(b"half")
+    empty = half.with_name("step-00000004")
+    empty.mkdir()  # killed before its first file
     trace = trained.path(told).parent / "traces" / "step-00000002"
     trace.mkdir(parents=True)
     (trace / "trace.json").write_text("{}")
@@ -275,6 +277,7 @@ def test_leftovers_of_killed_writers_go_and_what_nobody_was_told_of_is_kept_in_m
     second.state = content.state
     second.checkpoints.begin(second.state)
     assert not half.exists()
+    assert not empty.exists()
     assert (trace / "trace.json").exists()
     assert second.state.kept == [untold, told]
     newer = second.settled()
