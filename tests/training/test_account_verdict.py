@@ -106,6 +106,22 @@ def test_communication_bound_leaves_out_what_ranks_wait_for_a_slow_one() -> None
     assert "rank 1" in verdict.evidence[0]
 
 
+def test_ranks_that_share_a_cpu_and_are_faster_for_it_are_not_told_to_be_fewer() -> None:
+    waiting = {"world_size": 2, "steps": shares(communication=0.3), "step_seconds": 0.100}
+    verdict = judge(healthy(one_process_seconds=0.120, **waiting))
+    assert verdict.kind == "compute_bound"
+    assert any("100 ms for a step; one process took 120 ms" in sentence for sentence in verdict.evidence)
+
+
+def test_ranks_that_share_a_cpu_and_turn_out_slower_are_told_so() -> None:
+    waiting = {"world_size": 2, "steps": shares(communication=0.3), "step_seconds": 0.100}
+    verdict = judge(healthy(one_process_seconds=0.070, **waiting))
+    assert (verdict.kind, verdict.lost_fraction) == ("communication_bound", pytest.approx(0.3))
+    assert "one process was faster" in verdict.remedy
+    data = {**waiting, "steps": shares(communication=0.3, data_wait=0.3), "queue": late(0.99)}
+    assert judge(healthy(one_process_seconds=0.070, **data)).kind == "compute_bound"  # of its 100 ms, 30 are data
+
+
 def test_a_straggler_that_is_hardly_slower_is_none() -> None:
     both = {"world_size": 2, "step_seconds": 0.12}
     assert judge(healthy(ranks=ranks(0.10, 0.11), **both)).kind == "compute_bound"

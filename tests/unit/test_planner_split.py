@@ -63,11 +63,13 @@ def test_the_prediction_is_what_was_measured_and_the_job_pays_for_its_slots() ->
     assert prediction.images_per_second == pytest.approx(32 / (0.030 + prediction.data_seconds))
     assert 0 <= prediction.communication_seconds < 0.030
     assert prediction.device_hours == prediction.hours
+    assert prediction.one_process_seconds == pytest.approx(0.046)
     twice = planned(recorded(), devices=2).prediction
     assert twice is not None
     assert twice.device_hours == pytest.approx(2 * twice.hours)
     alone = planned(recorded()[:3]).prediction
     assert alone is not None
+    assert alone.one_process_seconds is None
     assert prediction.memory_bytes > alone.memory_bytes, "each rank has a process and weights of its own"
 
 

@@ -183,6 +183,9 @@ class Numbers(BaseModel):
     step_seconds: float
     longest_step_seconds: float = 0.0
     stalled_seconds: float = 0.0
+    one_process_seconds: float | None = Field(
+        default=None, description="of a step without its data, as probed, where the ranks share one CPU's cores"
+    )
     host_fraction: float | None = Field(
         default=None, description="of the steps, that the host was busy launching work for a GPU; None on a CPU"
     )

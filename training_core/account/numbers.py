@@ -82,6 +82,7 @@ def numbers_of(training: Training, seen: Seen) -> Numbers:
         "step_seconds": round(step_seconds, 6),
         "longest_step_seconds": round(seen.longest_step_seconds, 4),
         "stalled_seconds": round(seen.stalled_seconds, 4),
+        "one_process_seconds": plan.compute.prediction.one_process_seconds if plan.compute.prediction else None,
         "host_fraction": round(seconds.get("compute", 0.0) / max(steps, 1e-9), 4) if cuda else None,
         "small_batch_factor": _small_batch_factor(seen, seconds, count * plan.compute.share(plan.batch_size)),
         "speed": _speed(plan.batch_size, count, seconds, steps, seen.held_back),

@@ -164,15 +164,31 @@ def _communication_bound(numbers: Numbers) -> Verdict | None:
     evidence = f"{numbers.world_size} ranks wait for each other's gradients during {_percent(exposed)} of a step"
     if exposed - lost >= 0.01:
         evidence += f", for {_percent(exposed - lost)} of it because one is slower"
+    fewer = "use fewer devices (compute.strategy: single)"
+    if numbers.one_process_seconds is not None:
+        if (saved := 1 - numbers.one_process_seconds / _without_data(numbers)) <= EXPOSED_COMMUNICATION:
+            return None  # the ranks share the cores of one CPU, and are faster with all their waiting
+        lost, fewer = saved, "set compute.strategy to single: one process was faster when it was probed"
     return Verdict(
         kind="communication_bound",
-        evidence=[evidence, f"{numbers.images_per_rank} images a rank are computed meanwhile"],
-        remedy=(
-            "raise training.batch_size, or set compute.gradient_compression to fp16 or powersgd, or use fewer devices "
-            "(compute.strategy: single)"
-        ),
+        evidence=[evidence, f"{numbers.images_per_rank} images a rank are computed meanwhile", *_one_process(numbers)],
+        remedy=(f"raise training.batch_size, or set compute.gradient_compression to fp16 or powersgd, or {fewer}"),
         lost_fraction=round(lost, 4),
     )
+
+
+def _without_data(numbers: Numbers) -> float:
+    return max(1e-9, numbers.step_seconds * (1 - numbers.fraction("data_wait")))
+
+
+def _one_process(numbers: Numbers) -> list[str]:
+    """What several ranks that share the cores of one CPU are worth."""
+    if numbers.one_process_seconds is None:
+        return []
+    return [
+        f"{numbers.world_size} ranks share the cores and take {_time(_without_data(numbers))} for a step; one process "
+        f"took {_time(numbers.one_process_seconds)} when it was probed"
+    ]
 
 
 def _small_batch(numbers: Numbers) -> Verdict | None:
@@ -205,7 +221,11 @@ def _small_batch(numbers: Numbers) -> Verdict | None:
 
 
 def _compute_bound(numbers: Numbers) -> Verdict:
-    evidence = [f"{_percent(numbers.fraction('compute'))} of a step are forward and backward", *_bound(numbers)]
+    evidence = [
+        f"{_percent(numbers.fraction('compute'))} of a step are forward and backward",
+        *_one_process(numbers),
+        *_bound(numbers),
+    ]
     remedy = "nothing is in the way: a faster device, more of them, a smaller model or smaller pictures save time"
     if numbers.device == "cuda" and numbers.precision == "fp32":
         remedy = "let compute.precision be auto: this GPU is faster in half precision"

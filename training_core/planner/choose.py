@@ -26,10 +26,18 @@ def choose_compute(
     """
     case = Case(wanted, plan, host, table, fixed_ranks)
     first = Draft(case, ComputePlan(ranks=rank_counts(case)[0]))
-    draft = choose_extras(choose_split(choose_spread(choose_numerics(first))))
-    prediction = predict(case, draft.compute)
-    if draft.compute.precision != "fp32":
-        fp32 = predict(case, draft.compute.model_copy(update={"precision": "fp32"}))
-        prediction = prediction.model_copy(update={"fp32_seconds": fp32.compute_seconds})
+    spread = choose_spread(choose_numerics(first))
+    draft = choose_extras(choose_split(spread))
+    prediction = predict(case, draft.compute).model_copy(update=_instead(draft, spread))
     probed = table.probe_seconds if table is not None else 0.0
     return draft.compute.model_copy(update={"prediction": prediction, "probe_seconds": probed})
+
+
+def _instead(draft: Draft, spread: Draft) -> dict[str, float]:
+    """What a step would take without a choice that only pays where it is faster: the training watches them."""
+    seconds = {}
+    if draft.compute.precision != "fp32":
+        seconds["fp32_seconds"] = predict(draft.case, draft.trying(precision="fp32")).compute_seconds
+    if draft.compute.ranks != spread.compute.ranks:
+        seconds["one_process_seconds"] = predict(spread.case, spread.compute).compute_seconds
+    return seconds

@@ -32,6 +32,9 @@ class Prediction(BaseModel):
     hours: float
     device_hours: float
     fp32_seconds: float | None = Field(default=None, description="`compute_seconds` in fp32, where half is chosen")
+    one_process_seconds: float | None = Field(
+        default=None, description="`compute_seconds` in one process, where several ranks share the cores of a CPU"
+    )
     basis: Literal["probes", "published", "none"] = "none"
 
 

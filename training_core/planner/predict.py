@@ -56,16 +56,8 @@ def predict(case: Case, compute: ComputePlan) -> Prediction:
         memory_limit_bytes=host.limit_bytes,
         hours=seconds / 3600,
         device_hours=seconds / 3600 * held,
-        fp32_seconds=_in_fp32(case, compute),
         basis=case.basis,
     )
-
-
-def _in_fp32(case: Case, compute: ComputePlan) -> float | None:
-    """What a step computes for in fp32, where half precision was chosen by measurement: the training watches it."""
-    if compute.precision == "fp32" or case.basis != "probes":
-        return None
-    return predict(case, compute.model_copy(update={"precision": "fp32"})).compute_seconds
 
 
 def rank_seconds(case: Case, compute: ComputePlan, images: float) -> float:

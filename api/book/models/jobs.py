@@ -1,34 +1,25 @@
-"""The tables. CHECK constraints state what is always true; migrations build the same schema (a test compares)."""
+"""A job, its trials with their rungs, and their attempts."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
 
 from sqlalchemy import (
-    ARRAY,
     BigInteger,
     CheckConstraint,
-    DateTime,
-    Double,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
-    LargeBinary,
-    MetaData,
-    Numeric,
     Text,
     UniqueConstraint,
     func,
 )
-from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column
 
+from api.book.models.base import Base, JsonObject
 from api.book.status import HELD, TERMINAL, Status
 from training_core.spec import Work
-
-JsonObject = dict[str, Any]
 
 
 def _among(column: str, statuses: list[Status]) -> str:
@@ -40,52 +31,6 @@ _ANY_TRIAL = _among("status", list(Status))
 _OPEN = _among("status", [status for status in Status if status not in TERMINAL])
 _HELD = _among("status", [status for status in Status if status in HELD])
 _BUSY = _among("status", [Status.QUEUED, Status.PREPARING, Status.RUNNING])  # what the dispatcher looks through
-
-
-class Base(DeclarativeBase):
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "ck": "ck_%(table_name)s_%(constraint_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
-    type_annotation_map = {  # noqa: RUF012  read by SQLAlchemy as a class attribute
-        str: Text,
-        datetime: DateTime(timezone=True),
-        JsonObject: JSONB,
-        float: Double,
-        Decimal: Numeric,
-        list[int]: ARRAY(BigInteger),
-        list[float]: ARRAY(Double),
-        list[str]: ARRAY(Text),
-        bytes: LargeBinary,
-    }
-
-
-class Project(Base):
-    __tablename__ = "projects"
-
-    id: Mapped[str] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(unique=True)
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-
-
-class ApiKey(Base):
-    """The secret itself is never stored: `secret_sha256` is over a 256-bit random secret, so no salt is needed."""
-
-    __tablename__ = "api_keys"
-
-    id: Mapped[str] = mapped_column(primary_key=True)
-    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
-    name: Mapped[str]
-    secret_sha256: Mapped[bytes]
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    revoked_at: Mapped[datetime | None]
-
-    __table_args__ = (UniqueConstraint("project_id", "name"),)
 
 
 class Job(Base):
@@ -270,152 +215,3 @@ class Attempt(Base):
         CheckConstraint("(finished_at IS NULL) = (reason IS NULL)", name="finished_has_reason"),
         Index("ix_attempts_open", "worker", postgresql_where="finished_at IS NULL"),
     )
-
-
-class Event(Base):
-    """One numbered fact about a job; the list and the stream show the same object."""
-
-    __tablename__ = "events"
-
-    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
-    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
-    type: Mapped[str]
-    trial: Mapped[int | None]
-    level: Mapped[str]
-    message: Mapped[str]
-    data: Mapped[JsonObject]
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-
-    __table_args__ = (CheckConstraint("level IN ('info', 'warning', 'error')", name="level_known"),)
-
-
-class MetricChunk(Base):
-    """Up to 512 points of one series as arrays of equal length; steps rise strictly along a series."""
-
-    __tablename__ = "metric_chunks"
-
-    job_id: Mapped[str] = mapped_column(primary_key=True)
-    trial: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(primary_key=True)
-    first_step: Mapped[int] = mapped_column(BigInteger, primary_key=True)
-    last_step: Mapped[int] = mapped_column(BigInteger)
-    steps: Mapped[list[int]]
-    epochs: Mapped[list[float]]
-    times: Mapped[list[float]]
-    values: Mapped[list[float]]
-
-    __table_args__ = (
-        ForeignKeyConstraint(["job_id", "trial"], ["trials.job_id", "trials.number"]),
-        CheckConstraint(
-            "cardinality(steps) = cardinality(values) AND cardinality(steps) = cardinality(epochs)"
-            " AND cardinality(steps) = cardinality(times)",
-            name="arrays_match",
-        ),
-        CheckConstraint("first_step <= last_step", name="steps_rise"),
-    )
-
-
-class Checkpoint(Base):
-    """`path` is relative to the store; a row exists only for a checkpoint whose manifest was written.
-
-    While `pinned_at` is set its folder holds a file that keeps retention away.
-    """
-
-    __tablename__ = "checkpoints"
-
-    id: Mapped[str] = mapped_column(primary_key=True)
-    job_id: Mapped[str]
-    trial: Mapped[int]
-    attempt: Mapped[int]
-    path: Mapped[str]
-    step: Mapped[int] = mapped_column(BigInteger)
-    epoch: Mapped[float]
-    metrics: Mapped[JsonObject]
-    size_bytes: Mapped[int] = mapped_column(BigInteger)
-    sha256: Mapped[str]
-    files: Mapped[JsonObject]
-    kept_because: Mapped[str]
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    deleted_at: Mapped[datetime | None]
-    pinned_at: Mapped[datetime | None]
-
-    __table_args__ = (
-        ForeignKeyConstraint(["job_id", "trial"], ["trials.job_id", "trials.number"]),
-        UniqueConstraint("job_id", "path"),
-        Index("ix_checkpoints_kept", "job_id", "trial", postgresql_where="deleted_at IS NULL"),
-    )
-
-
-class Artifact(Base):
-    """A profiler trace or an exported model, complete at `path` in the store; `sha256` and sizes (`files`) by name."""
-
-    __tablename__ = "artifacts"
-
-    id: Mapped[str] = mapped_column(primary_key=True)
-    job_id: Mapped[str]
-    trial: Mapped[int]
-    attempt: Mapped[int]
-    kind: Mapped[str]
-    format: Mapped[str]
-    path: Mapped[str]
-    step: Mapped[int] = mapped_column(BigInteger)
-    size_bytes: Mapped[int] = mapped_column(BigInteger)
-    files: Mapped[JsonObject]
-    sha256: Mapped[JsonObject]
-    about: Mapped[JsonObject]
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-
-    __table_args__ = (
-        ForeignKeyConstraint(["job_id", "trial"], ["trials.job_id", "trials.number"]),
-        UniqueConstraint("job_id", "path"),
-        CheckConstraint("kind IN ('trace', 'export')", name="kind_known"),
-    )
-
-
-class Probe(Base):
-    """The newest measurements for one key of the planner (`training_core.planner.table`), whichever job made them."""
-
-    __tablename__ = "probes"
-
-    key: Mapped[str] = mapped_column(primary_key=True)
-    device_name: Mapped[str]
-    table: Mapped[JsonObject]
-    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
-
-
-class Worker(Base):
-    """A host's Celery worker as last heard; `last_seen_at` is the database's time of the last new beat."""
-
-    __tablename__ = "workers"
-
-    name: Mapped[str] = mapped_column(primary_key=True)
-    incarnation: Mapped[str]
-    beat: Mapped[int] = mapped_column(BigInteger)
-    host: Mapped[str]
-    device: Mapped[str]
-    device_name: Mapped[str]
-    slots: Mapped[int]
-    cores: Mapped[int]
-    memory_bytes: Mapped[int] = mapped_column(BigInteger)
-    device_memory_bytes: Mapped[int] = mapped_column(BigInteger, server_default="0")
-    cpu_features: Mapped[list[str]] = mapped_column(server_default="{}")
-    draining: Mapped[bool]
-    attempts: Mapped[list[str]]
-    version: Mapped[str]
-    status: Mapped[str]
-    first_seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    last_seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
-
-    __table_args__ = (CheckConstraint("status IN ('online', 'suspected', 'lost')", name="status_known"),)
-
-
-class IdempotencyKey(Base):
-    """Written in the job's own transaction: either both exist or neither."""
-
-    __tablename__ = "idempotency_keys"
-
-    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), primary_key=True)
-    key: Mapped[str] = mapped_column(primary_key=True)
-    request_sha256: Mapped[bytes]
-    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())

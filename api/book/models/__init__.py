@@ -1,0 +1,25 @@
+"""The tables. CHECK constraints state what is always true; migrations build the same schema (a test compares)."""
+
+from api.book.models.access import ApiKey, IdempotencyKey, Project
+from api.book.models.base import Base, JsonObject
+from api.book.models.fleet import Probe, Worker
+from api.book.models.jobs import Attempt, Job, RungValue, Trial
+from api.book.models.reports import Artifact, Checkpoint, Event, MetricChunk
+
+__all__ = [
+    "ApiKey",
+    "Artifact",
+    "Attempt",
+    "Base",
+    "Checkpoint",
+    "Event",
+    "IdempotencyKey",
+    "Job",
+    "JsonObject",
+    "MetricChunk",
+    "Probe",
+    "Project",
+    "RungValue",
+    "Trial",
+    "Worker",
+]
