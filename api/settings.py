@@ -32,6 +32,9 @@ class Settings(BaseSettings):
     pool_size: int = 10
     worker_suspected_seconds: float = 5.0
     worker_lost_seconds: float = 15.0
+    reserve_after_seconds: float = Field(
+        default=300.0, ge=0, description="a job that waited so long keeps the next worker that it fits on for itself"
+    )
     claim_seconds: float = Field(default=3.0, description="a ticket without a claim is sent again after this time")
     losses_limit: int = Field(
         default=3, description="lost attempts in a row without a new checkpoint before a job fails"

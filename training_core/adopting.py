@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from training_core.checkpoint import Content, optimizer_state
+from training_core.algorithm.optim import make_optimizer
+from training_core.checkpoints.checkpoint import Content, optimizer_state
 from training_core.data.meta import Meta
 from training_core.failure import Failed
-from training_core.learner import Materials
-from training_core.optim import make_optimizer
+from training_core.networks.learner import Materials
 from training_core.plan import Plan
-from training_core.slow_half import follow_state
 from training_core.spec import JobSpec
 from training_core.state import TrainState
+from training_core.stepping.slow_half import follow_state
 from training_core.training import Training
 from training_core.wire import Reason
 

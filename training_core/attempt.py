@@ -9,37 +9,40 @@ from typing import Any
 
 import torch
 
-from training_core import adopting, augmentation_check, checkpoint, keeping, rate_test, resuming
+from training_core import adopting
 from training_core.account.accounting import Accounting, seconds_before
-from training_core.agreement import Agreement
+from training_core.algorithm import rate_test
+from training_core.algorithm.distillation import read_teacher
+from training_core.algorithm.ema import Ema
+from training_core.algorithm.objective import Objective
+from training_core.algorithm.optim import make_optimizer
+from training_core.checkpoints import checkpoint, keeping, resuming
+from training_core.checkpoints.agreement import Agreement
+from training_core.checkpoints.disk_forecast import check_room
+from training_core.checkpoints.store import Store, open_store
+from training_core.checks import augmentation_check
+from training_core.checks.label_check import check_labels
 from training_core.clock import PhaseClock
 from training_core.data.chosen import Chosen
 from training_core.data.feed import Statistics
 from training_core.data.meta import Meta
 from training_core.data.resize import DESCRIPTION
-from training_core.disk_forecast import check_room
-from training_core.distillation import read_teacher
-from training_core.distributed import Ranks, is_lost_peer, is_silent_peer, join, leave, use_threads
-from training_core.ema import Ema
 from training_core.events import Started
-from training_core.exchange import distribute
 from training_core.export.job import export_models
 from training_core.failure import Failed, outcome_of
-from training_core.hosts import agree
-from training_core.label_check import check_labels
-from training_core.learner import Materials, build_network, gather, make_learner, weights_model
 from training_core.loop import Ending, fit
-from training_core.models import has_batch_norm
-from training_core.objective import Objective
-from training_core.optim import make_optimizer
-from training_core.pieces import piece_size
+from training_core.networks.learner import Materials, build_network, gather, make_learner, weights_model
+from training_core.networks.models import has_batch_norm
+from training_core.parallel.distributed import Ranks, is_lost_peer, is_silent_peer, join, leave, use_threads
+from training_core.parallel.exchange import distribute
+from training_core.parallel.hosts import agree
 from training_core.plan import Plan, choose_plan
-from training_core.precision import make_scaler
 from training_core.recipe import DataFacts
 from training_core.reports import Reports
 from training_core.rundir import EventsFile, Outcome, Prepared, RunDir, RunSpec
-from training_core.slow_half import follow_state, watch
-from training_core.store import Store, open_store
+from training_core.stepping.pieces import piece_size
+from training_core.stepping.precision import make_scaler
+from training_core.stepping.slow_half import follow_state, watch
 from training_core.training import Training
 from training_core.wire import Reason
 

@@ -8,14 +8,14 @@ from contextlib import nullcontext
 import torch
 from torch import nn
 
+from training_core.algorithm.early_stop import decide
+from training_core.checkpoints.sharding import cut_like, is_sharded
 from training_core.data.sample import Indices
-from training_core.early_stop import decide
 from training_core.events import EarlyStopped, Summary
 from training_core.pace import Pace
-from training_core.precision import autocast
 from training_core.reports import all_finite
-from training_core.sharding import cut_like, is_sharded
 from training_core.spec import EarlyStopping, is_better
+from training_core.stepping.precision import autocast
 from training_core.tasks import image_classification as task
 from training_core.tensors import Tensors
 from training_core.training import Training

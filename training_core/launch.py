@@ -16,14 +16,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
+from training_core.algorithm.teacher import check_teacher, find_teacher
 from training_core.failure import outcome_of
-from training_core.heap import keep_freed_memory
-from training_core.orders import Stage
-from training_core.origin import check_fit, check_origin
+from training_core.networks.origin import check_fit, check_origin
 from training_core.planning import plan_compute
-from training_core.process import die_with, end_with_parent, leave, share_cores, yield_to_others
+from training_core.processes.heap import keep_freed_memory
+from training_core.processes.orders import Stage
+from training_core.processes.process import die_with, end_with_parent, leave, share_cores, yield_to_others
 from training_core.rundir import EventsFile, Outcome, RunDir
-from training_core.teacher import check_teacher, find_teacher
 from training_core.together import check_together
 
 NICENESS = 5  # trainings of others run beside the preparation
@@ -116,11 +116,11 @@ def train(run_dir: RunDir) -> int:
         run_dir.write_outcome(outcome_of(error, phase="preparing", step=0, rank=None))
         return 1
     if run.spec.compute.start == "torchrun":
-        from training_core import torchrun  # noqa: PLC0415  torch costs seconds; a bad dataset needs none
+        from training_core.processes import torchrun  # noqa: PLC0415  torch costs seconds; a bad dataset needs none
 
         return torchrun.run_ranks(run_dir, ranks)
     if ranks > 1:
-        from training_core.ranks import run_ranks  # noqa: PLC0415
+        from training_core.processes.ranks import run_ranks  # noqa: PLC0415
 
         return run_ranks(run_dir, ranks)
     from training_core.attempt import Attempt  # noqa: PLC0415

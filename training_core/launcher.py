@@ -18,16 +18,16 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from training_core import launch
-from training_core.huge_pages import gather_pages
-from training_core.orders import ORDER_BYTES, READY, RUNNING, Go, Order
 from training_core.planning import torch_version
-from training_core.process import die_with, end_with_parent, leave, share_cores, threads
+from training_core.processes.huge_pages import gather_pages
+from training_core.processes.orders import ORDER_BYTES, READY, RUNNING, Go, Order
+from training_core.processes.process import die_with, end_with_parent, leave, share_cores, threads
+from training_core.processes.title import set_title
 from training_core.rundir import RunDir
-from training_core.title import set_title
 
 PRELOADED = (
-    "training_core.attempt", "training_core.planning", "training_core.probes", "training_core.data.prepare",
-    "training_core.ranks", "s3fs", "torchvision.models", "torchvision.transforms.v2", "PIL.BmpImagePlugin",
+    "training_core.attempt", "training_core.planning", "training_core.probing.probes", "training_core.data.prepare",
+    "training_core.processes.ranks", "s3fs", "torchvision.models", "torchvision.transforms.v2", "PIL.BmpImagePlugin",
     "PIL.GifImagePlugin", "PIL.JpegImagePlugin", "PIL.PngImagePlugin", "PIL.TiffImagePlugin", "PIL.WebPImagePlugin",
     "numpy.ma", "numpy.ctypeslib",
 )  # fmt: skip

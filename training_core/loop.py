@@ -8,13 +8,13 @@ from typing import Literal
 import torch
 
 from training_core.account.accounting import Accounting
+from training_core.algorithm.schedule import learning_rate_at
 from training_core.events import FirstStep
 from training_core.failure import Failed
 from training_core.judging import finish, judge
 from training_core.pace import Pace
 from training_core.rung import come_to_rung
-from training_core.schedule import learning_rate_at
-from training_core.step import train_step
+from training_core.stepping.step import train_step
 from training_core.training import Training
 from training_core.wire import Reason
 

@@ -11,13 +11,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from training_core import headroom
-from training_core.aside import Say, lines_from_child
+from training_core.checkpoints.manifest import Damaged, read_manifest
+from training_core.checkpoints.store import open_store
 from training_core.data.meta import read_meta
 from training_core.events import Probed
-from training_core.gpus import look_at_gpus
-from training_core.manifest import Damaged, read_manifest
-from training_core.origin import is_uri, model_of
+from training_core.networks.origin import is_uri, model_of
 from training_core.plan import Plan, choose_plan
 from training_core.planner.case import Case
 from training_core.planner.choose import choose_compute
@@ -26,9 +24,11 @@ from training_core.planner.draft import said
 from training_core.planner.facts import HostFacts, cores_allowed, cpu_features, cpu_name, memory_bytes, numa_nodes
 from training_core.planner.predict import START_SECONDS, epoch_seconds, predict
 from training_core.planner.table import ProbeTable, key_of
+from training_core.processes.aside import Say, lines_from_child
+from training_core.processes.gpus import look_at_gpus
 from training_core.recipe import DataFacts, model_to_fetch
 from training_core.rundir import EventsFile, Prepared, RunDir, RunSpec, write_atomically
-from training_core.store import open_store
+from training_core.stepping import headroom
 
 PROBE_FOLDER = "probes"
 STORE_SECONDS = 60.0
@@ -173,7 +173,7 @@ def _table(run_dir: RunDir, run: RunSpec, plan: Plan, host: HostFacts, fixed_ran
     seconds = expected.hours * 3600 * (run.until or 1.0) if expected is not None else 0.0
     if seconds < SHORT_RUN_SECONDS:
         return table
-    from training_core.probes import probed  # noqa: PLC0415  torch, which the ranks need, and a short run not yet
+    from training_core.probing.probes import probed  # noqa: PLC0415  torch, which the ranks need, and a short run not yet
 
     case = Case(run.spec.compute, plan, host, table, fixed_ranks)
     found = probed(case, run_dir.read_prepared(), min(MOST_PROBE_SECONDS, PROBE_SHARE * seconds))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from training_core.early_stop import EarlyStop
-from training_core.schedule import ScheduleState
+from training_core.algorithm.early_stop import EarlyStop
+from training_core.algorithm.schedule import ScheduleState
 
 
 @dataclass

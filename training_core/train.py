@@ -14,10 +14,10 @@ import traceback
 from pathlib import Path
 
 from training_core.failure import outcome_of
-from training_core.heap import keep_freed_memory
 from training_core.launch import prepare_apart
 from training_core.planning import plan_compute
-from training_core.process import RANKS_PARENT_PID, end_with_parent, leave, share_cores
+from training_core.processes.heap import keep_freed_memory
+from training_core.processes.process import RANKS_PARENT_PID, end_with_parent, leave, share_cores
 from training_core.rundir import RunDir
 
 LOOK_SECONDS = 0.05

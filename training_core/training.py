@@ -8,22 +8,22 @@ import torch
 from torch import nn
 
 from training_core.account.meter import Meter
+from training_core.algorithm.ema import Ema
+from training_core.algorithm.objective import Objective
+from training_core.algorithm.schedule import last_step
+from training_core.checkpoints.keeping import Checkpoints, Live
 from training_core.clock import PhaseClock
 from training_core.data.feed import Feed
 from training_core.data.load import Normalise
-from training_core.distributed import Ranks
-from training_core.ema import Ema
-from training_core.exchange import Exchange
-from training_core.features import FeatureFeed, ToDevice
-from training_core.keeping import Checkpoints, Live
-from training_core.learner import Materials
-from training_core.objective import Objective
+from training_core.networks.features import FeatureFeed, ToDevice
+from training_core.networks.learner import Materials
+from training_core.parallel.distributed import Ranks
+from training_core.parallel.exchange import Exchange
 from training_core.plan import Plan
-from training_core.precision import Stopwatch
 from training_core.reports import Reports
 from training_core.rundir import RunDir
-from training_core.schedule import last_step
 from training_core.state import TrainState
+from training_core.stepping.precision import Stopwatch
 from training_core.tensors import Tensors
 
 

@@ -20,10 +20,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import training_core
-from training_core.orders import READY, RUNNING, Go, Order, Stage
-from training_core.process import PARENT_PID, adopt_orphans
+from training_core.processes.orders import READY, RUNNING, Go, Order, Stage
+from training_core.processes.process import PARENT_PID, adopt_orphans
+from training_core.processes.title import PADDING
 from training_core.rundir import RunDir
-from training_core.title import PADDING
 from worker.process import Process, environment, reap_group, signal_group
 from worker.settings import Settings
 

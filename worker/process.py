@@ -13,8 +13,8 @@ from contextlib import suppress
 
 import psutil  # type: ignore[import-untyped]
 
-from training_core.orders import Stage
-from training_core.process import PARENT_PID
+from training_core.processes.orders import Stage
+from training_core.processes.process import PARENT_PID
 from training_core.rundir import RunDir
 
 LAUNCH = (sys.executable, "-m", "training_core.launch")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from training_core.events import CheckpointSaved, Finished, decode
-from training_core.orders import Stage
+from training_core.processes.orders import Stage
 from training_core.rundir import RunDir, complete_lines
 from worker import outcome
 from worker.host import Host, Run

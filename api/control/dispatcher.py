@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
 
 import psycopg
 import redis
@@ -20,7 +21,7 @@ from api.book.locks import now
 from api.book.models import Attempt, Job, Trial
 from api.book.status import TERMINAL, Status
 from api.control.broker import Postman
-from api.control.queue import Queue
+from api.control.queue import Place, Queue
 from api.profiles import Profiles
 from api.settings import Settings
 from training_core.spec import Work
@@ -54,18 +55,24 @@ class Dispatcher:
     def dispatch(self) -> None:
         """Book, send and wish once."""
         with self._sessions.begin() as session:
-            locked = self._book(session)
+            locked, reserved = self._book(session, {})
         for job_id in locked:
             # Reports of a busy search keep its row locked most of the time: it is waited for, with no other lock held.
             with self._sessions.begin() as session:
-                self._book(session, job_id)
+                self._book(session, reserved, job_id)
         self._send_tickets()
         self._send_wishes()
 
-    def _book(self, session: Session, alone: str | None = None) -> set[str]:
-        """Through the queue, or through one job's part of it; returns the jobs that others had locked meanwhile."""
+    def _book(
+        self, session: Session, reserved: Mapping[str, Place], alone: str | None = None
+    ) -> tuple[set[str], Mapping[str, Place]]:
+        """Through the queue, or through one job's part of it.
+
+        Returns the jobs that others had locked meanwhile, and the workers that are kept for somebody.
+        """
         lending = [room for room in slots.rooms(session) if room.lends]
-        queue, locked = Queue(session, self._profiles, lending), set[str]()
+        after = timedelta(seconds=self._settings.reserve_after_seconds)
+        queue, locked = Queue(session, self._profiles, lending, after, reserved), set[str]()
         books: dict[Work, Callable[[Job, Trial], None]] = {"train": queue.book, "check": queue.book_check}
         for work, book in books.items():
             found = _waiting(work, alone)
@@ -73,7 +80,7 @@ class Dispatcher:
             for job, trial in waiting:
                 book(job, trial)
             locked |= set(session.scalars(found.with_only_columns(Job.id))) - {job.id for job, _ in waiting}
-        return locked
+        return locked, queue.reserved
 
     def _send_tickets(self) -> None:
         """Send every ticket that was never sent or not claimed in time; a lost or doubled one does no harm."""

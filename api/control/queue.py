@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
@@ -20,11 +21,26 @@ from training_core.wire import Reason
 _GIVEN_BACK = {Reason.NO_SLOT, Reason.WORKER_SHUTDOWN, Reason.PAUSED_BY_CLIENT}
 
 
-class Queue:
-    """`book` is called for queued trials in their order, each with its job's row locked."""
+Place = tuple[int, str]  # in the queue: less is earlier
 
-    def __init__(self, session: Session, profiles: Profiles, lending: Sequence[Room]) -> None:
+
+class Queue:
+    """`book` is called for queued trials in their order, each with its job's row locked.
+
+    A job that has waited for `reserve_after` keeps a worker for itself: nobody behind it is booked there, so that what
+    comes free adds up to what it wants. `reserved` are those workers, by name, with the place of who waits for each.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        profiles: Profiles,
+        lending: Sequence[Room],
+        reserve_after: timedelta,
+        reserved: Mapping[str, Place],
+    ) -> None:
         self._session, self._profiles, self._lending = session, profiles, lending
+        self._reserve_after, self.reserved = reserve_after, dict(reserved)
         self._awaited: set[str] = set()  # workers on which somebody earlier in the queue waits for a slot
 
     def book(self, job: Job, trial: Trial) -> None:
@@ -42,7 +58,7 @@ class Queue:
         ahead = queries.is_search(job) and trial.reason != Reason.NO_SLOT
         room = self._room_for(job, profile, lent, ahead=ahead)
         if room is None:
-            self._wait(job, self._serving(profile))
+            self._wait(job, self._serving(job, profile))
         else:
             self._book_on(job, trial, room, lent)
 
@@ -79,24 +95,45 @@ class Queue:
         """The roomiest one. With nobody before it, the next trial of a search may wait on its worker for a slot."""
         ready = job.data_ready_at is not None
         home = _home(self._session, job) if ready and not queries.is_search(job) else None
-        fitting = [room for room in self._serving(profile) if room.takes(lent.size, ready=ready)]
+        fitting = [room for room in self._serving(job, profile) if room.takes(lent.size, ready=ready)]
         if not fitting and ahead:
-            free = [room for room in self._serving(profile) if room.worker.name not in self._awaited]
+            free = [room for room in self._serving(job, profile) if room.worker.name not in self._awaited]
             fitting = [room for room in free if room.takes(lent.size, ready=ready, ahead=AHEAD)]
         return max(fitting, key=lambda room: (room.worker.name == home, _roominess(room)), default=None)
 
     def _wait(self, job: Job, serving: Sequence[Room]) -> None:
         """Nobody behind it goes ahead. A search of which no trial is held any more is itself in the queue again."""
         self._awaited |= {room.worker.name for room in serving}
-        if not queries.is_search(job) or job.status == Status.QUEUED:
+        if not queries.is_search(job):
+            self._reserve(job, serving)
+            return
+        if job.status == Status.QUEUED:
             return
         if not queries.held_trials(self._session, job.id):
             job.status, job.reason = REASONS[Reason.NO_SLOT].status, Reason.NO_SLOT
             job.queued_at = now(self._session)
             touch(self._session, job)
 
-    def _serving(self, profile: Profile) -> list[Room]:
-        return [room for room in self._lending if profile.serves(room.worker)]
+    def _reserve(self, job: Job, serving: Sequence[Room]) -> None:
+        place = place_of(job)
+        if place in self.reserved.values() or now(self._session) - job.queued_at < self._reserve_after:
+            return
+        free = [room for room in serving if room.worker.name not in self.reserved]
+        if free:
+            self.reserved[max(free, key=_roominess).worker.name] = place
+
+    def _serving(self, job: Job, profile: Profile) -> list[Room]:
+        """Workers of the profile that nobody before it waits for."""
+        place = place_of(job)
+        return [
+            room
+            for room in self._lending
+            if profile.serves(room.worker) and self.reserved.get(room.worker.name, place) >= place
+        ]
+
+
+def place_of(job: Job) -> Place:
+    return -job.priority, job.id
 
 
 def share_of(job: Job) -> float:

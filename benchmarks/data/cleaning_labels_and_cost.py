@@ -23,7 +23,7 @@ from training_core.data.inspection.duplicates import group
 from training_core.data.inspection.label_errors import label_errors
 from training_core.data.inspection.measures import FIELDS, measure, measure_many
 from training_core.data.packing import Packing
-from training_core.models import small_cnn
+from training_core.networks.models import small_cnn
 
 SWAPPED, FOLDS, EPOCHS = 0.05, 3, 5
 

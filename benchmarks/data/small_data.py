@@ -30,10 +30,10 @@ from benchmarks.data.machine import machine
 from training_core import attempt
 from training_core.data.feed import open_feed
 from training_core.data.load import Normalise
-from training_core.distributed import Ranks
 from training_core.events import CheckpointSaved, Summary, decode
-from training_core.features import FOLDER, Trunk
-from training_core.learner import Learner, Materials
+from training_core.networks.features import FOLDER, Trunk
+from training_core.networks.learner import Learner, Materials
+from training_core.parallel.distributed import Ranks
 from training_core.plan import Plan
 from training_core.rundir import RunDir, RunSpec, complete_lines
 from training_core.spec import JobSpec

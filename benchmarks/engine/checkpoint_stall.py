@@ -29,14 +29,14 @@ from torch.distributed import checkpoint as dcp
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
 from benchmarks.data.machine import machine
-from training_core.keeping import Checkpoints, Live
-from training_core.models import make_model
+from training_core.checkpoints.keeping import Checkpoints, Live
+from training_core.checkpoints.safetensors_file import size_bytes
+from training_core.checkpoints.store import open_store
+from training_core.networks.models import make_model
 from training_core.reports import Reports
 from training_core.rundir import RunSpec
-from training_core.safetensors_file import size_bytes
 from training_core.spec import JobSpec
 from training_core.state import TrainState
-from training_core.store import open_store
 
 RESULTS = Path(__file__).parent / "results" / "checkpoint_stall.md"
 MIB = 2**20

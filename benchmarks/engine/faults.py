@@ -28,7 +28,7 @@ from benchmarks.data.machine import machine
 from benchmarks.engine.metering import PAIRS, STEPS_A_BLOCK
 from training_core.account.model import Account
 from training_core.planner.compute_plan import ComputePlan
-from training_core.process import leave, share_cores
+from training_core.processes.process import leave, share_cores
 from training_core.rundir import RunDir, RunSpec, complete_lines
 from training_core.spec import JobSpec
 
@@ -166,7 +166,7 @@ def train_here(fault: str, run_dir: RunDir) -> int:
     share_cores()
     inject(fault)
     from training_core.attempt import Attempt  # noqa: PLC0415  cores are shared before torch is imported
-    from training_core.ranks import run_ranks  # noqa: PLC0415
+    from training_core.processes.ranks import run_ranks  # noqa: PLC0415
 
     count = run_dir.read_plan().ranks
     return run_ranks(run_dir, count) if count > 1 else Attempt(run_dir).run()

@@ -3,7 +3,7 @@
     python -m benchmarks.engine.heap [--quick]
 
 The step of the planner's probes (forward, backward, AdamW) in a process of its own for each case and each way: glibc as
-it comes, and `training_core.heap.keep_freed_memory`. The ways take turns.
+it comes, and `training_core.processes.heap.keep_freed_memory`. The ways take turns.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from pathlib import Path
 
 from benchmarks.data.machine import machine
 from benchmarks.engine.planner_regret import SETTINGS, Setting, Way, timing_of
-from training_core.heap import keep_freed_memory
 from training_core.plan import choose_plan
-from training_core.process import share_cores
+from training_core.processes.heap import keep_freed_memory
+from training_core.processes.process import share_cores
 from training_core.recipe import DataFacts
 from training_core.spec import JobSpec
 
@@ -59,7 +59,7 @@ def measure(setting: Setting, way: str) -> tuple[float, float, float]:
         keep_freed_memory()
     import torch  # noqa: PLC0415  after the setting
 
-    from training_core.probe_step import ProbeStep  # noqa: PLC0415
+    from training_core.probing.step import ProbeStep  # noqa: PLC0415
 
     spec = JobSpec.model_validate(
         {

@@ -17,7 +17,7 @@ from typing import get_args
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from training_core.models import has_batch_norm, head, make_model
+from training_core.networks.models import has_batch_norm, head, make_model
 from training_core.spec import ModelName
 
 SIDES = (32, 64, 128, 224)

@@ -26,13 +26,13 @@ import torch
 from training_core.data.chosen import Chosen
 from training_core.data.feed import Feed, open_feed
 from training_core.data.load import Batch, Normalise
-from training_core.learner import gather
+from training_core.networks.learner import gather
 from training_core.plan import Plan, choose_plan
 from training_core.planner.compute_plan import ComputePlan
 from training_core.planning import data_facts
 from training_core.rundir import RunDir, RunSpec
 from training_core.spec import JobSpec
-from training_core.step import train_step
+from training_core.stepping.step import train_step
 from training_core.training import Training
 
 ROOT = Path(__file__).parents[2]

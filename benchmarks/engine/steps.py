@@ -12,27 +12,27 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from training_core.process import share_cores
+from training_core.processes.process import share_cores
 
 share_cores()  # before torch is there
 
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
 
+from training_core.algorithm.objective import Objective  # noqa: E402
+from training_core.algorithm.optim import make_optimizer  # noqa: E402
 from training_core.clock import PhaseClock  # noqa: E402
 from training_core.data.load import Batch, Normalise  # noqa: E402
-from training_core.distributed import Ranks, join  # noqa: E402
 from training_core.events import AnyReport  # noqa: E402
-from training_core.exchange import distribute  # noqa: E402
-from training_core.objective import Objective  # noqa: E402
-from training_core.optim import make_optimizer  # noqa: E402
+from training_core.parallel.distributed import Ranks, join  # noqa: E402
+from training_core.parallel.exchange import distribute  # noqa: E402
 from training_core.plan import Plan, choose_plan  # noqa: E402
 from training_core.planner.compute_plan import ComputePlan  # noqa: E402
-from training_core.precision import make_scaler  # noqa: E402
 from training_core.recipe import DataFacts  # noqa: E402
 from training_core.reports import Reports  # noqa: E402
 from training_core.rundir import RunDir, RunSpec  # noqa: E402
 from training_core.spec import JobSpec  # noqa: E402
+from training_core.stepping.precision import make_scaler  # noqa: E402
 from training_core.tasks import image_classification as task  # noqa: E402
 from training_core.training import Training  # noqa: E402
 

@@ -30,8 +30,8 @@ import httpx2
 from benchmarks.data.machine import machine
 from local.stack import ROOT, Stack
 from training_core.events import CheckpointSaved, FirstStep, decode
-from training_core.orders import Stage
-from training_core.process import adopt_orphans
+from training_core.processes.orders import Stage
+from training_core.processes.process import adopt_orphans
 from training_core.rundir import RunDir, RunSpec, complete_lines
 from training_core.spec import JobSpec
 from worker.launcher import Launcher

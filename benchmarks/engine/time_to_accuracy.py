@@ -195,7 +195,8 @@ def make_table(results: Results, targets: tuple[float, ...], bench: Bench, optio
     lines = [
         "# Time to accuracy: Fashion-MNIST",
         "",
-        f"`python -m benchmarks.engine.time_to_accuracy --seeds {len(results[OURS])}` on {machine()}, "
+        f"`python -m benchmarks.engine.time_to_accuracy --seeds {len(results[OURS])} --limit {options.limit:g} --peers "
+        f"{' '.join(PEERS[name] for name in results if name != OURS)}` on {machine()}, "
         f"torch {torch.__version__}, {time.strftime('%Y-%m-%d')}.",
         "",
         f"{bench.images:,} training images; accuracy on the test images after each epoch, the evaluations inside the "
@@ -203,7 +204,8 @@ def make_table(results: Results, targets: tuple[float, ...], bench: Bench, optio
         "in brackets from the first step. Medians over the seeds and the worst one; - is not reached in at least half "
         f"of them. Ours reads prepared data; the others read torchvision's FashionMNIST with {bench.workers} workers "
         f"(the faster of 0 and 2). The tutorial loop and Lightning train with Adam at 0.001 in batches of 64 and "
-        f"have {options.limit:g} times as long as ours; the torchvision reference recipe has as long as ours.",
+        f"have {options.limit:g} times as long as ours"
+        f"{'; the torchvision reference recipe has as long as ours' if REFERENCE in results else ''}.",
         "",
         f"| contender |{heads} CPU s | accuracy when ours ends | best accuracy |",
         "|---|" + "---|" * (len(targets) + 3),

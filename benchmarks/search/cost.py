@@ -4,7 +4,8 @@
 
 All of Fashion-MNIST's training images, a tenth of them to validate on, five parameters that vary over wide ranges, and
 every choice of the search its default. The batch size does not vary: an image costs every trial alike, so that a whole
-training is one price. Then the best trial's spec is trained once as a plain job.
+training is one price. Then the best trial's spec is trained as a plain job: once alone, and as many at once as there
+are slots, for the trials shared the machine's caches and memory with each other too.
 What is compared is the time for which attempts held a device, starting and stopping included: it means something on a
 quiet machine alone. The images trained on are counted beside it. Whether the best is as good as that of as many whole
 trainings drawn at random is asked of recorded trainings (`compete.py`): here those would take two hours.
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import statistics
 import struct
 import tempfile
 import time
@@ -48,14 +50,15 @@ Answer = dict[str, Any]
 
 @dataclass(frozen=True)
 class Ran:
-    """What the API says of the search, its trials, its efficiency and its best trial, and of the one trial of the plain
-    job."""
+    """What the API says of the search, its trials, its efficiency and its best trial, and of plain jobs' only trials:
+    of one `alone`, and of as many `beside` each other as there are slots."""
 
     search: Answer
     trials: list[Answer]
     efficiency: Answer
     best: Answer
-    whole: Answer
+    alone: Answer
+    beside: list[Answer]
 
 
 def main() -> None:
@@ -85,13 +88,13 @@ def measure(trials: int, images: int) -> str:
         until_warm(stack)
         headers = {"Authorization": f"Bearer {stack.key()}"}
         with httpx2.Client(base_url=stack.url, headers=headers, timeout=90, trust_env=False) as client:
-            search = finished(client, spec(trials))
+            search = finished(client, [spec(trials)])[0]
             best = get(client, f"/v1/jobs/{search['id']}/trials/best")
-            whole = finished(client, best["spec"])
+            (alone,), beside = finished(client, [best["spec"]]), finished(client, [best["spec"]] * SLOTS)
             efficiency = get(client, f"/v1/jobs/{search['id']}/efficiency")
-            trained = get(client, f"/v1/jobs/{whole['id']}/trials/0")
+            first, *others = [get(client, f"/v1/jobs/{job['id']}/trials/0") for job in (alone, *beside)]
             listed = all_trials(client, search["id"])
-    return show(Ran(search, listed, efficiency, best, trained), images)
+    return show(Ran(search, listed, efficiency, best, first, others), images)
 
 
 def write_idx(folder: Path, count: int) -> None:
@@ -113,12 +116,15 @@ def spec(trials: int) -> dict[str, Any]:
     }
 
 
-def finished(client: httpx2.Client, wanted: dict[str, Any]) -> dict[str, Any]:
-    """The job of this spec at its end, which must be a good one."""
+def finished(client: httpx2.Client, wanted: list[Answer]) -> list[Answer]:
+    """The jobs of these specs, all at once, at their ends, which must be good ones."""
+    answers = [client.post("/v1/jobs", json=one) for one in wanted]
+    assert all(answer.status_code == 202 for answer in answers), answers[0].text
+    return [at_its_end(client, answer.json()) for answer in answers]
+
+
+def at_its_end(client: httpx2.Client, job: Answer) -> Answer:
     began = time.monotonic()
-    answer = client.post("/v1/jobs", json=wanted)
-    assert answer.status_code == 202, answer.text
-    job: dict[str, Any] = answer.json()
     while not job["terminal"]:
         assert time.monotonic() - began < PATIENCE_SECONDS, job
         job = get(client, f"/v1/jobs/{job['id']}?wait=60&until=terminal")
@@ -143,8 +149,18 @@ def all_trials(client: httpx2.Client, job_id: str) -> list[Answer]:
 
 def show(ran: Ran, images: int) -> str:
     search, efficiency, best = ran.search, ran.efficiency, ran.best
-    one, again = ran.whole["device_seconds"], ran.whole["result"]["metrics"]["validation/accuracy"]
+    alone, again = ran.alone["device_seconds"], ran.alone["result"]["metrics"]["validation/accuracy"]
+    one = statistics.fmean(job["device_seconds"] for job in ran.beside)
     trials, counts = efficiency["trials"], search["study"]["counts"]
+    used = {
+        f"search of {trials} trials, {efficiency['attempts']} attempts": efficiency["device_seconds"],
+        "of it: steps": efficiency["training_seconds"],
+        "evaluations": efficiency["evaluation_seconds"],
+        "starting, saving, ending": efficiency["overhead_seconds"],
+        f"the best trial's spec as a plain job, {SLOTS} at once": one,
+        "the same alone, one slot idle": alone,
+    }
+    rows = "\n".join(f"| {what} | {took:.0f} | {took / one:.2f} | {took / alone:.2f} |" for what, took in used.items())
     ratio = efficiency["device_seconds"] / one
     seconds = moment(search["phases"]["finished"]) - moment(search["phases"]["queued"])
     verdict = "met" if ratio <= MOST_TRAININGS else "MISSED"
@@ -154,16 +170,12 @@ def show(ran: Ran, images: int) -> str:
 average {os.getloadavg()[0]:.1f} at the end; through the service, {SLOTS} slots of one core, small_cnn at {SIDE} px,
 {images:,} images, {EPOCHS} epochs, five parameters, batches of 256, all else by default.
 
-| | device seconds | whole trainings |
-|---|---:|---:|
-| search of {trials} trials, {efficiency["attempts"]} attempts | {efficiency["device_seconds"]:.0f} | {ratio:.2f} |
-| images trained on | | {sum(trial["reached"] for trial in ran.trials):.2f} |
-| of the seconds: steps | {efficiency["training_seconds"]:.0f} | {efficiency["training_seconds"] / one:.2f} |
-| evaluations | {efficiency["evaluation_seconds"]:.0f} | {efficiency["evaluation_seconds"] / one:.2f} |
-| starting, saving, ending | {efficiency["overhead_seconds"]:.0f} | {efficiency["overhead_seconds"] / one:.2f} |
-| the best trial's spec as one plain job | {one:.1f} | 1.00 |
-| limit: no less than one whole training | {one:.1f} | 1.00 |
+| | device seconds | whole trainings, each beside another as trials are | whole trainings alone |
+|---|---:|---:|---:|
+{rows}
+| limit: no less than one whole training | {one:.0f} | 1.00 | |
 
+Images that the trials were trained on: those of {sum(trial["reached"] for trial in ran.trials):.2f} whole trainings.
 {trials} trials cost at most {MOST_TRAININGS:g} whole trainings: {verdict}.
 Trials by their end: {", ".join(f"{count} {status}" for status, count in sorted(counts.items()))}; the ladder:
 {", ".join(f"{rung:.4g}" for rung in search["study"]["ladder"])}. Overhead of an attempt: median

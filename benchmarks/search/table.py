@@ -48,16 +48,16 @@ from benchmarks.search.grid import (
     spec_of,
     values_of,
 )  # fmt: skip
+from training_core.algorithm.ema import Ema
+from training_core.checks.short_run import judge, short_training
 from training_core.data.chosen import Chosen
-from training_core.ema import Ema
-from training_core.heap import keep_freed_memory
-from training_core.learner import gather
+from training_core.networks.learner import gather
 from training_core.plan import choose_plan
 from training_core.planner.compute_plan import ComputePlan
 from training_core.planning import data_facts
+from training_core.processes.heap import keep_freed_memory
 from training_core.rundir import RunDir
-from training_core.short_run import judge, short_training
-from training_core.step import train_step
+from training_core.stepping.step import train_step
 from training_core.training import Training
 
 CPU = torch.device("cpu")

@@ -18,7 +18,7 @@ from training_core.data.crew import ThreadCrew
 from training_core.data.feed import Feed, make_crew, measure, open_feed
 from training_core.data.process_crew import ProcessCrew
 from training_core.data.render import Recipe
-from training_core.distributed import Ranks
+from training_core.parallel.distributed import Ranks
 from training_core.plan import Plan, choose_plan
 from training_core.recipe import DataFacts
 from training_core.rundir import RunSpec

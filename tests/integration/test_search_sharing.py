@@ -83,6 +83,36 @@ def test_who_waits_longer_is_not_overtaken_by_trials_that_go_ahead(client: httpx
     assert client.get(f"/v1/jobs/{again}").json()["status"] == "queued"
 
 
+def test_a_job_that_waits_long_for_a_whole_device_gets_it_from_shares_that_come_free(
+    client: httpx2.Client, control: Control
+) -> None:
+    control.heartbeat(slots=1)
+    book = Book(client, control)
+    ready(book, share=0.5)
+    for rate in (0.01, 0.02):
+        book.add(rate)
+    halves = [book.trains(number) for number in (0, 1)]
+    whole = client.post("/v1/jobs", json={**SPEC, "priority": 5}).json()["id"]
+    waits(control, whole, seconds=10)
+    for rate in (0.03, 0.04, 0.05):
+        book.add(rate)
+    control.report(halves[0], finished(Reason.NAN_LOSS, 1))
+    assert booked(control)[2:] == [(book.id, 2, 0.5)]  # what comes free serves who fits, for a while
+    waits(control, whole, seconds=301)
+    control.report(halves[1], finished(Reason.NAN_LOSS, 1))
+    assert booked(control)[3:] == []
+    control.report(book.trains(2), finished(Reason.NAN_LOSS, 1))
+    assert booked(control)[3:] == [(whole, 0, 1.0)]
+    assert client.get(f"/v1/jobs/{book.id}").json()["status"] != "failed"
+
+
+def waits(control: Control, job_id: str, *, seconds: float) -> None:
+    """As if its data had been ready and it had waited for its device so long."""
+    change = "UPDATE jobs SET data_ready_at = now(), queued_at = now() - make_interval(secs => :s) WHERE id = :id"
+    with control.sessions.begin() as session:
+        session.execute(text(change), {"id": job_id, "s": seconds})
+
+
 def test_a_part_of_a_device_has_its_part_of_the_price_and_of_the_budget(
     client: httpx2.Client, control: Control
 ) -> None:

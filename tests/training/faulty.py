@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from training_core.process import end_with_parent, leave, share_cores
+from training_core.processes.process import end_with_parent, leave, share_cores
 
 share_cores()  # a thread of pyarrow would keep the ranks from being forked
 

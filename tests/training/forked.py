@@ -13,7 +13,7 @@ from pathlib import Path
 
 from training_core.launch import launch
 from training_core.launcher import PRELOADED
-from training_core.process import share_cores
+from training_core.processes.process import share_cores
 from training_core.rundir import RunDir
 
 

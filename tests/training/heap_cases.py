@@ -1,4 +1,4 @@
-"""What `training_core.heap` changes in a process: `python -m tests.training.heap_cases` prints it as JSON."""
+"""What `training_core.processes.heap` changes in a process: `python -m tests.training.heap_cases` prints it as JSON."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from training_core.process import share_cores
+from training_core.processes.process import share_cores
 
 share_cores()
 
 import torch  # noqa: E402
 
 from tests.training.plans import make_plan  # noqa: E402
-from training_core.heap import give_back_freed_memory, keep_freed_memory  # noqa: E402
 from training_core.planner.table import Timing  # noqa: E402
-from training_core.probe_step import ProbeStep  # noqa: E402
+from training_core.probing.step import ProbeStep  # noqa: E402
+from training_core.processes.heap import give_back_freed_memory, keep_freed_memory  # noqa: E402
 
 MIB = 2**20
 # The first filters alone keep 17 MB of a batch.

@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from training_core import resuming
-from training_core.checkpoint import Content
+from training_core.checkpoints import resuming
+from training_core.checkpoints.checkpoint import Content
+from training_core.checkpoints.keeping import Checkpoints, Live
+from training_core.checkpoints.store import Store, open_store
 from training_core.events import AnyReport, decode
-from training_core.keeping import Checkpoints, Live
 from training_core.reports import Reports
 from training_core.rundir import EventsFile, RunSpec, complete_lines
 from training_core.spec import JobSpec
 from training_core.state import TrainState
-from training_core.store import Store, open_store
 
 
 def spec_of(**training: Any) -> JobSpec:

@@ -19,11 +19,12 @@ from tests.training.stepping import ALONE, allow, forked, make_training, one_ste
 import torch
 
 from tests.waiting import eventually
-from training_core import exchange, headroom
-from training_core.distributed import TIMEOUT_VARIABLE, Ranks, is_silent_peer
-from training_core.fsdp import full_state, local_shards
+from training_core.parallel import exchange
+from training_core.parallel.distributed import TIMEOUT_VARIABLE, Ranks, is_silent_peer
+from training_core.parallel.fsdp import full_state, local_shards
 from training_core.planner.table import key_of
 from training_core.planning import look_at_host
+from training_core.stepping import headroom
 from training_core.training import Training
 
 STEPS = 5

@@ -18,11 +18,11 @@ import torch
 
 from tests.training.plans import make_plan
 from training_core.data.load import Batch
-from training_core.distributed import Ranks
+from training_core.parallel.distributed import Ranks
 from training_core.planner.compute_plan import ComputePlan
 from training_core.rundir import RunSpec
 from training_core.spec import JobSpec
-from training_core.step import train_step
+from training_core.stepping.step import train_step
 from training_core.training import Training
 
 __all__ = ["ALONE", "CPU"]

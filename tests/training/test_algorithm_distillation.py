@@ -13,13 +13,13 @@ from torch.nn import functional
 from tests.training.inside import train_inside
 from tests.training.plans import make_plan
 from tests.training.running import make_images, make_run
+from training_core.algorithm.distillation import Teacher, soft_loss_sum
+from training_core.algorithm.objective import Objective
 from training_core.data.augment.mix import Mixed
 from training_core.data.feed import Statistics
-from training_core.distillation import Teacher, soft_loss_sum
 from training_core.export.card import Preprocessing
 from training_core.export.network import Trained
-from training_core.models import small_cnn
-from training_core.objective import Objective
+from training_core.networks.models import small_cnn
 
 CPU = torch.device("cpu")
 CLASSES = ["a", "b", "c"]

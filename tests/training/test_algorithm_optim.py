@@ -12,10 +12,10 @@ import torch
 from torch import nn, optim
 
 from tests.training.plans import make_plan
+from training_core.algorithm.muon import orthogonalised
+from training_core.algorithm.optim import decay_of, make_groups, make_optimizer
 from training_core.failure import Failed
-from training_core.models import make_model
-from training_core.muon import orthogonalised
-from training_core.optim import decay_of, make_groups, make_optimizer
+from training_core.networks.models import make_model
 from training_core.plan import Plan
 
 RATE, DECAY = 0.01, 0.1

@@ -15,13 +15,13 @@ import torch
 
 from tests.training.conftest import S3
 from tests.training.keeping import Trained, network, run_in
-from training_core import checkpoint
-from training_core.disk_forecast import check_room, checkpoint_bytes, optimizer_bytes
+from training_core.checkpoints import checkpoint
+from training_core.checkpoints.disk_forecast import check_room, checkpoint_bytes, optimizer_bytes
+from training_core.checkpoints.manifest import PINNED, candidates
+from training_core.checkpoints.store import FolderStore, ObjectStore, open_store
 from training_core.failure import Failed
-from training_core.manifest import PINNED, candidates
 from training_core.rundir import RunDir
 from training_core.state import TrainState
-from training_core.store import FolderStore, ObjectStore, open_store
 from training_core.wire import Reason
 
 MIB = 2**20

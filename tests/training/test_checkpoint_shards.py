@@ -15,11 +15,11 @@ from torch import distributed, multiprocessing, nn
 from torch.distributed.tensor import DeviceMesh, Shard, distribute_module, distribute_tensor
 
 from tests.training.keeping import Trained, run_in
-from training_core import checkpoint
-from training_core.agreement import Agreement
+from training_core.checkpoints import checkpoint
+from training_core.checkpoints.agreement import Agreement
+from training_core.checkpoints.manifest import Damaged, read_manifest
+from training_core.checkpoints.store import FolderStore, Sink, open_store
 from training_core.failure import Failed
-from training_core.manifest import Damaged, read_manifest
-from training_core.store import FolderStore, Sink, open_store
 from training_core.wire import Reason
 
 RANKS = 2

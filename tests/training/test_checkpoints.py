@@ -14,12 +14,12 @@ import torch
 from safetensors.torch import load_file, save
 
 from tests.training.keeping import Trained, network, run_in, spec_of
-from training_core import checkpoint, resuming, safetensors_file
+from training_core.checkpoints import checkpoint, resuming, safetensors_file
+from training_core.checkpoints.keeping import Live
+from training_core.checkpoints.manifest import Damaged, read_manifest
+from training_core.checkpoints.store import FolderStore, Sink
 from training_core.failure import Failed
-from training_core.keeping import Live
-from training_core.manifest import Damaged, read_manifest
 from training_core.reports import Reports
-from training_core.store import FolderStore, Sink
 from training_core.wire import Reason
 
 
@@ -310,7 +310,7 @@ class FailingStore(FolderStore):
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two tries more, at once."""
-    monkeypatch.setattr("training_core.patience.PAUSES_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr("training_core.checkpoints.patience.PAUSES_SECONDS", (0.0, 0.0))
 
 
 @pytest.mark.usefixtures("hasty")

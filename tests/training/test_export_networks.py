@@ -18,7 +18,7 @@ from training_core.export.forms import Forms
 from training_core.export.network import Trained, rebuild
 from training_core.export.pictures import Images, Pictures
 from training_core.failure import Failed
-from training_core.models import make_model
+from training_core.networks.models import make_model
 
 CLASSES = ["a", "b", "c"]
 

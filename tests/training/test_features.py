@@ -14,15 +14,15 @@ from safetensors.torch import load_file
 from torch import nn
 
 from tests.training.running import make_run
-from training_core import features
 from training_core.data.chosen import Chosen
 from training_core.data.feed import Statistics, measure
 from training_core.data.prepare import prepare
 from training_core.data.render import Recipe, Renderer
-from training_core.distributed import Ranks
 from training_core.failure import Failed, StopRequested
-from training_core.features import Trunk, features_of
-from training_core.models import first_convolution, head, make_model
+from training_core.networks import features
+from training_core.networks.features import Trunk, features_of
+from training_core.networks.models import first_convolution, head, make_model
+from training_core.parallel.distributed import Ranks
 from training_core.recipe import FEATURES
 from training_core.wire import Reason
 

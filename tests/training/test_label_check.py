@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from tests.training.running import Run, make_images, make_run
+from training_core.checks.folds import assign_folds
+from training_core.checks.label_check import FEWEST_EPOCHS, epochs_of, fold_plan
 from training_core.data.inspection.report import DataReport
-from training_core.folds import assign_folds
-from training_core.label_check import FEWEST_EPOCHS, epochs_of, fold_plan
 from training_core.plan import Plan, choose_plan
 from training_core.recipe import DataFacts
 from training_core.spec import JobSpec, LabelCheck

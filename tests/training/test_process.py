@@ -10,7 +10,7 @@ from pathlib import Path
 YIELD = """
 import os
 from pathlib import Path
-from training_core.process import yield_to_others
+from training_core.processes.process import yield_to_others
 yield_to_others(5)
 session = Path("/proc/self/autogroup")
 group = session.read_text().split() if session.exists() else []  # empty: a process that no session has ever grouped
@@ -38,7 +38,7 @@ def test_the_session_of_who_called_us_stays_as_it_is() -> None:
 THREADS = """
 import os, threading
 from pathlib import Path
-from training_core.process import yield_to_others
+from training_core.processes.process import yield_to_others
 end = threading.Event()
 thread = threading.Thread(target=end.wait)
 thread.start()

@@ -14,7 +14,7 @@ import pytest
 
 from tests.training.running import ROOT, Run, make_run
 from tests.waiting import eventually
-from training_core.manifest import unsealed
+from training_core.checkpoints.manifest import unsealed
 
 
 def finish_with(run: Run, fault: str, step: int) -> int:

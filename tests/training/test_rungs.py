@@ -17,9 +17,9 @@ from training_core import rung
 from training_core.data.chosen import Chosen
 from training_core.data.prepare import prepare
 from training_core.data.sample import Sampler, first_of_order, read_columns
-from training_core.distributed import Ranks
-from training_core.features import FeatureFeed
 from training_core.launch import prepare as prepare_data
+from training_core.networks.features import FeatureFeed
+from training_core.parallel.distributed import Ranks
 from training_core.plan import choose_plan
 from training_core.planning import PROBE_FOLDER, SHORT_RUN_SECONDS, data_facts, in_time, plan_compute
 from training_core.rung import LEAST_IMAGES, images_at

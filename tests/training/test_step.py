@@ -11,18 +11,18 @@ import pytest
 import torch
 
 from tests.training.stepping import batch_of, make_training, one_step
-from training_core import headroom
-from training_core.blocks import blocks, save_activations_at_blocks
 from training_core.combinations import check_combination
 from training_core.data.augment.mix import Mixed
 from training_core.events import AlertRaised
 from training_core.failure import Failed, is_out_of_memory
-from training_core.models import make_model
-from training_core.pieces import cut, number_of_pieces, piece_size, smaller
+from training_core.networks.models import make_model
+from training_core.parallel.blocks import blocks, save_activations_at_blocks
 from training_core.planner.compute_plan import ComputePlan, Prediction
-from training_core.precision import MEASURED_STEPS, UNMEASURED_STEPS
-from training_core.slow_half import watch
-from training_core.step import seed, train_step
+from training_core.stepping import headroom
+from training_core.stepping.pieces import cut, number_of_pieces, piece_size, smaller
+from training_core.stepping.precision import MEASURED_STEPS, UNMEASURED_STEPS
+from training_core.stepping.slow_half import watch
+from training_core.stepping.step import seed, train_step
 
 PREDICTION: dict[str, Any] = {
     "step_seconds": 1.0, "compute_seconds": 1.0, "data_seconds": 0.0, "images_per_second": 1.0, "memory_bytes": 1,

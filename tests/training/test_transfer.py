@@ -17,21 +17,21 @@ from safetensors.torch import load_file
 from torchvision.models import get_model, get_model_weights
 
 from tests.training import running as runs
-from training_core import published, transfer
 from training_core.attempt import Attempt
+from training_core.checkpoints.keeping import Checkpoints, Live
+from training_core.checkpoints.store import open_store
 from training_core.data.prepare import prepare
 from training_core.failure import Failed
-from training_core.keeping import Checkpoints, Live
-from training_core.models import make_model
-from training_core.origin import check_fit, check_origin
+from training_core.networks import published, transfer
+from training_core.networks.models import make_model
+from training_core.networks.origin import check_fit, check_origin
+from training_core.networks.published import PUBLISHED, Published
+from training_core.networks.transfer import Origin, read_origin, start_from
 from training_core.planning import plan_compute
-from training_core.published import PUBLISHED, Published
 from training_core.reports import Reports
 from training_core.rundir import EventsFile, RunSpec
 from training_core.spec import JobSpec
 from training_core.state import TrainState
-from training_core.store import open_store
-from training_core.transfer import Origin, read_origin, start_from
 from training_core.wire import Reason
 
 NETWORK = "mobilenet_v3_small"

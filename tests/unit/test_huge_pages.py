@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from training_core.huge_pages import HUGE_BYTES, gather_pages, ranges
+from training_core.processes.huge_pages import HUGE_BYTES, gather_pages, ranges
 
 MAPS = """\
 555555554000-555555600000 r-xp 00000000 08:01 131                        /usr/bin/python3.11

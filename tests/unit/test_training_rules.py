@@ -7,9 +7,9 @@ import math
 import pytest
 
 from tests.training.plans import make_plan
-from training_core.early_stop import EarlyStop
+from training_core.algorithm.early_stop import EarlyStop
+from training_core.algorithm.schedule import ScheduleState, learning_rate_at
 from training_core.plan import log_every
-from training_core.schedule import ScheduleState, learning_rate_at
 from training_core.spec import EarlyStopping
 
 

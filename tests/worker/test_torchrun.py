@@ -16,7 +16,7 @@ from tests.waiting import eventually
 from tests.worker.conftest import Book
 from tests.worker.test_launcher_faults import gone
 from tests.worker.test_runner import run_dir, running
-from training_core.process import adopt_orphans
+from training_core.processes.process import adopt_orphans
 from training_core.rundir import RunDir
 from training_core.spec import JobSpec
 from training_core.wire import WISHES_HASH, Reason, Ticket, Wish

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from training_core.checkpoints.manifest import trial_folder
+from training_core.checkpoints.store import open_store
 from training_core.events import ArtifactSaved
-from training_core.manifest import trial_folder
-from training_core.store import open_store
 from training_core.training import Training
 
 STEPS = 3

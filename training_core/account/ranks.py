@@ -9,7 +9,7 @@ import torch
 from torch import distributed
 
 from training_core.account.model import RankTimes
-from training_core.distributed import Ranks
+from training_core.parallel.distributed import Ranks
 
 
 def gather(ranks: Ranks, values: list[float]) -> list[list[float]]:

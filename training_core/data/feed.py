@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
+from training_core.algorithm.resizing import side_of
 from training_core.data.augment.presets import SMALL_SIDE
 from training_core.data.buckets import Shape, Shapes
 from training_core.data.chosen import Chosen
@@ -16,9 +17,8 @@ from training_core.data.pack import Pack
 from training_core.data.process_crew import ProcessCrew
 from training_core.data.render import Recipe, Renderer, channel_statistics
 from training_core.data.sample import Indices, Part, Sampler, evaluation_parts, read_columns, share
-from training_core.distributed import Ranks
+from training_core.parallel.distributed import Ranks
 from training_core.plan import Plan
-from training_core.resizing import side_of
 from training_core.rundir import LoaderKind, RunSpec
 
 # Enough for the third digit of the mean; decoding more would delay the first step.

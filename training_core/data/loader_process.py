@@ -17,7 +17,7 @@ from multiprocessing.reduction import recv_handle
 from training_core.data.crew import Images, ThreadCrew
 from training_core.data.pack import Pack
 from training_core.data.process_crew import map_memory
-from training_core.process import end_with_parent, share_cores
+from training_core.processes.process import end_with_parent, share_cores
 
 
 @dataclass

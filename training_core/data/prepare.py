@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
+from training_core.checkpoints.store import open_store
 from training_core.data import cache
 from training_core.data.earlier import Sources, open_earlier
 from training_core.data.formats import open_dataset
@@ -29,7 +30,6 @@ from training_core.events import AnyReport, DataReady, DataReported
 from training_core.failure import Failed
 from training_core.rundir import Prepared, RunSpec
 from training_core.spec import JobSpec
-from training_core.store import open_store
 from training_core.wire import Reason
 
 PREPARED_FORMAT = 3

@@ -27,7 +27,7 @@ from training_core.data.pack import Pack
 from training_core.data.render import Recipe
 from training_core.data.sample import Part
 from training_core.failure import Failed
-from training_core.process import PARENT_PID
+from training_core.processes.process import PARENT_PID
 from training_core.wire import Reason
 
 

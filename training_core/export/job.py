@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 import traceback
 
+from training_core.checkpoints.manifest import trial_folder
+from training_core.checkpoints.store import open_store
 from training_core.events import ArtifactSaved
 from training_core.export.card import digest
 from training_core.export.pictures import of_training
 from training_core.export.write import Export, Exporter, read_trained, write
 from training_core.failure import Failed
-from training_core.manifest import trial_folder
 from training_core.spec import ExportFormat
-from training_core.store import open_store
 from training_core.training import Training
 from training_core.wire import Reason
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from training_core.export.card import Preprocessing
 from training_core.failure import Failed
-from training_core.models import make_model
+from training_core.networks.models import make_model
 from training_core.tensors import Tensors
 from training_core.wire import Reason
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from training_core.models import make_model
+from training_core.networks.models import make_model
 from training_core.plan import Plan
 
 METRICS = ("loss", "accuracy")

@@ -1,0 +1,1 @@
+"""What is minimised and how: optimizers, schedules, averages, early stopping, distillation."""

@@ -1,0 +1,1 @@
+"""Short trainings beside the real one: what they tell about labels and augmentation."""

@@ -1,0 +1,133 @@
+"""What a model starts from, as far as it can be judged before the data is read. Torch-free."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from training_core.checkpoints.manifest import Damaged, read_manifest
+from training_core.checkpoints.store import open_store
+from training_core.failure import Failed
+from training_core.networks import published
+from training_core.recipe import model_to_fetch
+from training_core.rundir import RunSpec
+from training_core.spec import JobSpec, ModelName
+from training_core.wire import Reason
+
+if TYPE_CHECKING:
+    from training_core.data.sources import Entry, Source
+
+LARGEST_FILE_BYTES = 2**30
+UNAVAILABLE_HINT = "give the path of a checkpoint below the store (jobs/…/step-…) or the URI of a safetensors file"
+
+
+def is_uri(weights: str) -> bool:
+    return "://" in weights
+
+
+def check_origin(run: RunSpec) -> None:
+    """Refuse what cannot work whatever the data is, and fetch published weights. For the preparing phase.
+
+    Raises `Failed(unsupported)` and `Failed(weights_unavailable)`, each with the way out.
+    """
+    model = run.spec.model
+    if model.trainable == "head":
+        _check_head_alone(run.spec)
+    if run.resume_from is not None:
+        return  # the weights are in its own checkpoint
+    if model.pretrained:
+        published.published_file(model_to_fetch(run.spec, run.device))
+    elif model.weights is not None and is_uri(model.weights):
+        find_file(run, model.weights)
+    elif model.weights is not None:
+        read_about(run, model.weights)
+
+
+def check_fit(run: RunSpec, folder: Path) -> None:
+    """Raises `Failed` unless the weights fit the network and the data in `folder`. Costs torch where there are some."""
+    if run.resume_from is None and (run.spec.model.pretrained or run.spec.model.weights is not None):
+        from training_core.networks import transfer  # noqa: PLC0415
+
+        transfer.check_fit(run, folder)
+
+
+def read_about(run: RunSpec, path: str) -> dict[str, Any]:
+    """What the manifest of the checkpoint at `path` in the store says about its training.
+
+    Raises `Failed(weights_unavailable)` when there is no checkpoint, and `Failed(checkpoint_invalid)`.
+    """
+    try:
+        return read_manifest(open_store(run), path).about
+    except (FileNotFoundError, NotADirectoryError) as problem:
+        raise Failed(
+            Reason.WEIGHTS_UNAVAILABLE, f"model.weights: the store has no checkpoint {path}", UNAVAILABLE_HINT
+        ) from problem
+    except Damaged as problem:
+        raise Failed(
+            Reason.CHECKPOINT_INVALID, f"model.weights: {path} cannot be used: {problem}", "name another checkpoint"
+        ) from problem
+
+
+def find_file(run: RunSpec, uri: str) -> tuple[Source, Entry]:
+    """The one file at `uri`, where the dataset might lie too: same places allowed, same credentials.
+
+    Raises `Failed(weights_unavailable)`.
+    """
+    from training_core.data.sources import open_source  # noqa: PLC0415  most trainings read no file here
+
+    dataset = run.spec.dataset.model_copy(update={"uri": uri})
+    spec = run.spec.model_copy(update={"dataset": dataset})
+    try:
+        source = open_source(run.model_copy(update={"spec": spec}), run.cache_dir)
+        entry = next(source.entries(), None)
+    except Failed as problem:
+        raise weights_failed(problem) from problem
+    if entry is None or not entry.path.endswith(".safetensors"):
+        raise Failed(Reason.WEIGHTS_UNAVAILABLE, f"model.weights: {uri} is no safetensors file", UNAVAILABLE_HINT)
+    if entry.size > LARGEST_FILE_BYTES:
+        raise Failed(
+            Reason.WEIGHTS_UNAVAILABLE,
+            f"model.weights: {uri} has {entry.size >> 20:,} MiB, more than {LARGEST_FILE_BYTES >> 20:,}",
+            UNAVAILABLE_HINT,
+        )
+    return source, entry
+
+
+def read_file(run: RunSpec, uri: str) -> bytes:
+    """Raises as `find_file` does."""
+    source, entry = find_file(run, uri)
+    try:
+        with source.open(entry) as file:
+            return file.read(LARGEST_FILE_BYTES)
+    except Failed as problem:
+        raise weights_failed(problem) from problem
+
+
+def weights_failed(problem: Failed) -> Failed:
+    """The words of the sources are about a dataset; here they are about weights."""
+    return Failed(Reason.WEIGHTS_UNAVAILABLE, f"model.weights: {problem.message}", UNAVAILABLE_HINT)
+
+
+def model_of(about: dict[str, Any]) -> str | None:
+    """The network's name as a manifest gives it; None where it is none of ours."""
+    name = about.get("model")
+    return str(name) if name in get_args(ModelName) and name != "auto" else None
+
+
+def _check_head_alone(spec: JobSpec) -> None:
+    """Features are of the plain images: whatever changes an image from epoch to epoch cannot reach the head."""
+    training = spec.training
+    problems = {
+        f"training.augmentation.preset: {training.augmentation.preset}": training.augmentation.preset
+        not in {"auto", "none"},
+        "training.augmentation.mixup": training.augmentation.mixup > 0,
+        "training.augmentation.cutmix": training.augmentation.cutmix > 0,
+        "training.augmentation.check": training.augmentation.check,
+        "training.sampling.buckets: shape": training.sampling.buckets == "shape",
+    }
+    for field in [field for field, wrong in problems.items() if wrong]:
+        raise Failed(
+            Reason.UNSUPPORTED,
+            f"{field} does not go with model.trainable: head, where each image passes the frozen trunk once",
+            "leave it out, or set model.trainable to all",
+        )

@@ -1,0 +1,1 @@
+"""Short measurements on this device, before a training is planned."""

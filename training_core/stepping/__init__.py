@@ -1,0 +1,1 @@
+"""One optimizer step: its pieces, its precision, and what happens when memory runs out."""
