@@ -102,7 +102,8 @@ def test_a_job_that_waits_long_for_a_whole_device_gets_it_from_shares_that_come_
     control.report(halves[1], finished(Reason.NAN_LOSS, 1))
     assert booked(control)[3:] == []
     control.report(book.trains(2), finished(Reason.NAN_LOSS, 1))
-    assert booked(control)[3:] == [(whole, 0, 1.0)]
+    assert booked(control)[3] == (whole, 0, 1.0)  # behind it trials may be sent ahead again
+    assert len(booked(control)[4:]) == AHEAD
     assert client.get(f"/v1/jobs/{book.id}").json()["status"] != "failed"
 
 
