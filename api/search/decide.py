@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from api.book.status import Status
 from api.search.ladder import strategy_of
+from api.search.rungs import absent_trials
 from api.search.sampler import Asking
 from api.search.space import counted_points, key
 from api.search.view import Adopt, End, Move, Promote, Prune, Start, StudyView, TrialView
@@ -45,13 +46,17 @@ def decide(view: StudyView, room: int) -> list[Move]:
 
 
 def bounded(view: StudyView) -> StudyView:
-    """With no more trials than a space that can be counted has points, so that its rungs are those of so many."""
+    """With no more trials than a space that can be counted has points, so that its rungs are those of so many.
+
+    What the others would have cost is for those that are there.
+    """
     points = counted_points(view.search)
     if points is None:
         return view
     known = {key(view.search.space, one.parameters) for one in (*view.earlier, *view.trials)}
-    most = len(view.trials) + len(points.keys() - known)
-    return replace(view, search=view.search.model_copy(update={"trials": min(view.search.trials, most)}))
+    most = min(view.search.trials, len(view.trials) + len(points.keys() - known))
+    absent = absent_trials(most, view.search.trials, view.search.pruner.reduction_factor)
+    return replace(view, search=view.search.model_copy(update={"trials": most}), absent=absent)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,10 @@ Three things differ from the paper. No more than `floor(n / eta)` of n trials ev
 ones that went on have fallen behind: so the cost is bounded. A trial is given up as soon as it could not go on even if
 all trials to come did worse. And when nothing else is left to do, the best that wait are trained to their end until
 two trainings have come out whole, as the last rung is too short to tell the very best apart.
+
+Where a finite space has fewer points than the search may have trials, it goes on after that for what the absent ones
+would have cost, in rounds: from each rung, the first one first, as many more go on as if twice as many trials had come
+there, then four times as many and so on, and the absent ones had been worse than all.
 """
 
 from __future__ import annotations
@@ -36,8 +40,13 @@ class Halving:
         ladder = self.ladder(view)
         standings = [Standing.at(view, rung) for rung in range(_rungs(view, ladder))]
         up = [(at, one) for at in reversed(standings) for one in self._promotable(at)]
-        if not up and view.to_come == 0 and not any(one.busy for one in view.trials):
-            return _finish(view, standings, ladder)
+        if not up and view.to_come == 0:
+            busy = [one for one in view.trials if one.busy]
+            more = self._once_more(view, standings, ladder)
+            if more and all(one.rung == more[0].rung for one in busy):
+                return more
+            if not busy:
+                return _finish(view, standings, ladder)
         gone = {one.number for _, one in up}
         limits = self._limits(view, standings)
         kept = gone | _spare(view, standings)
@@ -49,6 +58,19 @@ class Halving:
         best = len(at) // self.factor
         return [one for one in at.waiting if at.rank[one.number] <= best][: max(0, best - at.promoted)]
 
+    def _once_more(self, view: StudyView, standings: Sequence[Standing], ladder: Ladder) -> list[Promote]:
+        """Of the first round, and in it of the first rung, that has somebody left to go on."""
+        most = view.search.trials + view.absent
+        if _missing(view) or not view.absent:
+            return []
+        rounds = [view.search.trials * 2**number for number in range(1, (most // view.search.trials).bit_length())]
+        for counted in (*rounds, most):
+            for at in standings:
+                going = at.waiting[: max(0, counted // self.factor ** (at.rung + 1) - at.promoted)]
+                if going:
+                    return [_promote(at, one, ladder) for one in going]
+        return []
+
     def _limits(self, view: StudyView, standings: Sequence[Standing]) -> list[int]:
         """For each rung, how many trials can at most go on from it, however many are still to report there."""
         if not standings:
@@ -58,7 +80,8 @@ class Halving:
             slots = max(0, most[-1] // self.factor - below.promoted)
             candidates = most[-1] - below.promoted
             most.append(len(at) + _heading(view, at.rung) + min(slots, candidates))
-        return [count // self.factor for count in most]
+        counted = view.search.trials + view.absent if view.absent else 0
+        return [max(count // self.factor, counted // self.factor ** (rung + 1)) for rung, count in enumerate(most)]
 
 
 def _rungs(view: StudyView, ladder: Ladder) -> int:

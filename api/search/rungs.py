@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -16,6 +17,7 @@ COST = 4.4  # whole trainings that all trials together take, where their number 
 LEAST, MOST = 1 / 128, 1 / 4  # of the first rung: after less the best are among the many
 FINER = 1.02  # between the first rungs that are tried
 LAST = 0.75  # a rung beyond this would spare next to nothing
+ROUNDING = 1e-9
 WHOLE, FEW = 2, 8  # so many trainings at least come to their end, or one of fewer trials than `FEW`
 
 
@@ -50,6 +52,13 @@ def ladder_for(trials: int, factor: int) -> Ladder:
     while first > LEAST and cost(even(first, factor), trials, factor) > COST:
         first = max(first / FINER, LEAST)
     return even(first, factor)
+
+
+def absent_trials(there: int, wanted: int, factor: int) -> int:
+    """How many more than `there` the rungs may count, for no more than `wanted` trials would have cost."""
+    allowed, ladder = cost(ladder_for(wanted, factor), wanted, factor), ladder_for(there, factor)
+    counts = range(there, wanted + 1)
+    return max(0, bisect_right(counts, allowed + ROUNDING, key=lambda count: cost(ladder, count, factor)) - 1)
 
 
 def whole(trials: int) -> int:

@@ -56,6 +56,7 @@ class StudyView:
 
     `closed` says that no trial will start any more though there are fewer than the search may have: a finite space is
     used up, or the search has come to a limit. Where the job's `spec` is given no trial starts that it refuses.
+    `absent` are trials that the search may have beyond the points of a finite space.
     """
 
     search: Search
@@ -63,6 +64,7 @@ class StudyView:
     earlier: Sequence[TrialView] = ()
     closed: bool = False
     spec: JobSpec | None = None
+    absent: int = 0
 
     @property
     def to_come(self) -> int:

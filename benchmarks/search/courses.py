@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 TABLE = Path(__file__).parent / "trainings.json.gz"
-HELD_OUT_TABLE = TABLE.with_name("held_out.json.gz")
+TABLES = {"first": TABLE, "second": TABLE.with_name("second.json.gz"), "third": TABLE.with_name("third.json.gz")}
 # Half-octaves from 1/256 on, and the eighths.
 FRACTIONS = sorted({2 ** (-half / 2) for half in range(17)} | {eighth / 8 for eighth in range(1, 9)})
 Choice = tuple[int, ...]

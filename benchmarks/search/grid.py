@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.data.fashion import read_part
-from benchmarks.search.courses import HELD_OUT_TABLE, TABLE, Choice
+from benchmarks.search.courses import TABLES, Choice
 from training_core.rundir import RunDir, RunSpec
 from training_core.spec import JobSpec
 
 ROOT = Path(__file__).parents[2]
 WORK = ROOT / ".trainyard" / "search-table"
 TRAIN_IMAGES, VALIDATION_IMAGES, SIDE = 6000, 2000, 14
-EPOCHS = 6
 GRID: dict[str, list[Any]] = {
     "training.optimizer.learning_rate": [2e-4, 1e-3, 5e-3, 2.5e-2, 0.125, 0.6],
     "training.optimizer.weight_decay": [1e-5, 1e-2, 0.5],
@@ -29,24 +28,28 @@ GRID: dict[str, list[Any]] = {
 
 @dataclass(frozen=True)
 class Making:
-    """What the table `file` is made of: the training images from `first_row` on, of those that are there."""
+    """What the table `name` is made of: the training images from `first_row` on, of those that are there."""
 
-    file: Path
+    name: str
     network: str
+    epochs: int
     seed: int
     first_row: int
 
     @property
     def folder(self) -> Path:
-        return WORK / self.file.name.partition(".")[0]
+        return WORK / TABLES[self.name].name.partition(".")[0]
 
     @property
     def progress(self) -> Path:
         return self.folder / "courses.jsonl"
 
 
-TUNED_ON = Making(TABLE, "small_cnn", 0, 0)
-HELD_OUT = Making(HELD_OUT_TABLE, "small_resnet", 1, 20_000)
+MAKINGS = [
+    Making("first", "small_cnn", 6, 0, 0),
+    Making("second", "small_resnet", 6, 1, 20_000),
+    Making("third", "small_cnn", 12, 2, 40_000),
+]
 
 
 def values_of(choice: Choice) -> dict[str, Any]:
@@ -56,7 +59,7 @@ def values_of(choice: Choice) -> dict[str, Any]:
 def spec_of(making: Making, choice: Choice) -> JobSpec:
     values = values_of(choice)
     training = {
-        "epochs": EPOCHS,
+        "epochs": making.epochs,
         "image_size": SIDE,
         "seed": making.seed,
         "early_stopping": None,

@@ -1,14 +1,15 @@
 """Makes `trainings.json.gz`: real trainings of every configuration of a grid, judged at many points of their course.
 
-    python -m benchmarks.search.table [--held-out] [--processes 2] [--quick]
+    python -m benchmarks.search.table [--table second] [--processes 2] [--quick]
 
 Contenders search this table in place of training (`compete.py`): they are asked for ten seeds each in minutes, which
 would take hours for real, and all see the very same trainings. Every number in it was measured: 6,000 images of
 Fashion-MNIST at half their side, 2,000 others to validate on, small_cnn, training_core's own step, schedule and
 averaged weights, one thread each.
 
-The grid is wide, as one would ask for who knows nothing: most of it is bad. `--held-out` makes `held_out.json.gz`, of
-another network, other images and another seed, on which nothing was ever tuned. What is made stays in
+The grid is wide, as one would ask for who knows nothing: most of it is bad. The second table is of another network,
+other images and another seed, the third of twice as many epochs, other images and another seed again; nothing is tuned
+on them. What is made stays in
 `.trainyard/search-table`, so that an interrupted making goes on where it was.
 """
 
@@ -33,15 +34,13 @@ from functools import cache
 import torch
 
 from benchmarks.data.machine import machine
-from benchmarks.search.courses import FRACTIONS, PART_IMAGES, Choice, Course
+from benchmarks.search.courses import FRACTIONS, PART_IMAGES, TABLES, Choice, Course
 from benchmarks.search.grid import (
-    EPOCHS,
     GRID,
-    HELD_OUT,
+    MAKINGS,
     ROOT,
     SIDE,
     TRAIN_IMAGES,
-    TUNED_ON,
     VALIDATION_IMAGES,
     Making,
     prepare,
@@ -65,11 +64,11 @@ CPU = torch.device("cpu")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--held-out", action="store_true", help="the second table")
+    parser.add_argument("--table", choices=list(TABLES), default="first")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="three configurations; writes no file")
     options = parser.parse_args()
-    making = HELD_OUT if options.held_out else TUNED_ON
+    making = next(one for one in MAKINGS if one.name == options.table)
     making.folder.mkdir(parents=True, exist_ok=True)
     prepare(making)
     choices = list(itertools.product(*(range(len(values)) for values in GRID.values())))
@@ -168,13 +167,13 @@ def finite(number: float) -> float | None:
 
 def write(making: Making, courses: list[Course], options: argparse.Namespace) -> None:
     content = {
-        "command": f"python -m benchmarks.search.table{' --held-out' if options.held_out else ''}",
+        "command": f"python -m benchmarks.search.table{'' if making.name == 'first' else f' --table {making.name}'}",
         "machine": machine(),
         "made": datetime.now(UTC).date().isoformat(),
         "torch": torch.__version__,
         "network": making.network,
         "processes": options.processes,
-        "epochs": EPOCHS,
+        "epochs": making.epochs,
         "images": {"train": TRAIN_IMAGES, "validation": VALIDATION_IMAGES, "part": PART_IMAGES, "side": SIDE},
         "cpu_seconds": round(sum(one.cpu_seconds for one in courses)),
         "grid": GRID,
@@ -182,8 +181,9 @@ def write(making: Making, courses: list[Course], options: argparse.Namespace) ->
         "trainings": [asdict(one) for one in courses],
     }
     # Without a time in its header, the same table is the same file.
-    making.file.write_bytes(gzip.compress(json.dumps(content, separators=(",", ":")).encode(), mtime=0))
-    print(f"{len(courses)} trainings, {making.file.stat().st_size / 1e3:.0f} kB in {making.file.relative_to(ROOT)}")
+    file = TABLES[making.name]
+    file.write_bytes(gzip.compress(json.dumps(content, separators=(",", ":")).encode(), mtime=0))
+    print(f"{len(courses)} trainings, {file.stat().st_size / 1e3:.0f} kB in {file.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

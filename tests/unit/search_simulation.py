@@ -48,7 +48,10 @@ class Chances:
 
 @dataclass
 class Played:
-    """`passes` are all views that moves were asked for, with the answer; `spent` is in whole trainings."""
+    """`passes` are all views that moves were asked for, with the answer; `spent` is in whole trainings.
+
+    `absent` trials have no point in the space.
+    """
 
     search: Search
     seed: int
@@ -57,6 +60,7 @@ class Played:
     trials: list[TrialView] = field(default_factory=list)
     passes: list[tuple[StudyView, Sequence[Promote | Adopt | Prune]]] = field(default_factory=list)
     spent: float = 0.0
+    absent: int = 0
 
     def __post_init__(self) -> None:
         self.dice = Random(self.seed)
@@ -65,7 +69,7 @@ class Played:
 
     @property
     def view(self) -> StudyView:
-        return StudyView(self.search, tuple(self.trials))
+        return StudyView(self.search, tuple(self.trials), absent=self.absent)
 
     def play(self) -> Played:
         """Until nothing is open and nothing is to come. Raises AssertionError when it comes to a stand."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from api.book.status import Status
 from api.search.ladder import strategy_of
-from api.search.rungs import COST, LEAST, MOST, cost, ladder_for, went_on
+from api.search.rungs import COST, LEAST, MOST, absent_trials, cost, ladder_for, went_on
 from api.search.view import Promote, Prune, StudyView, TrialView
 from tests.unit.search_simulation import METRIC, Chances, Played, check_moves, make_search, make_trial
 from training_core.spec import Search
@@ -26,13 +27,16 @@ pruners = st.builds(
     first=st.sampled_from(["auto", 0.01, 0.1, 0.5, 0.9]), factor=st.sampled_from([2, 3, 4, 7]),
 )  # fmt: skip
 
+counts = st.tuples(st.integers(1, 60), st.sampled_from([0, 0, 7, 900]))  # trials, and those absent
+
 
 @settings(deadline=None, max_examples=60)
-@given(st.integers(1, 60), pruners, st.integers(1, 8), chances, st.integers(0, 10**6))
+@given(counts, pruners, st.integers(1, 8), chances, st.integers(0, 10**6))
 def test_any_search_ends_with_sensible_moves(
-    trials: int, pruner: dict[str, object], workers: int, chances: Chances, seed: int
+    counts: tuple[int, int], pruner: dict[str, object], workers: int, chances: Chances, seed: int
 ) -> None:
-    played = Played(make_search(trials=trials, pruner=pruner), seed, workers, chances).play()
+    trials, absent = counts
+    played = Played(make_search(trials=trials, pruner=pruner), seed, workers, chances, absent=absent).play()
     check_moves(played)
     for view, moves in played.passes:
         _check_counts(view, moves, played.search.pruner.reduction_factor)
@@ -44,7 +48,7 @@ def test_any_search_ends_with_sensible_moves(
 def _check_counts(view: StudyView, moves: object, factor: int) -> None:
     """With the moves carried out, no more than one in `factor` has gone on from any rung."""
     assert isinstance(moves, list)
-    final = view.to_come == 0 and not any(one.busy for one in view.trials)
+    final = view.to_come == 0 and (view.absent or not any(one.busy for one in view.trials))
     if final:
         return
     up = {move.trial: move for move in moves if isinstance(move, Promote)}
@@ -81,6 +85,42 @@ def _value(trial: TrialView, rung: int) -> float:
 def test_all_trials_together_cost_what_is_promised(trials: int) -> None:
     spent = [Played(make_search(trials=trials), seed, workers).play().spent for seed, workers in enumerate((1, 2, 4))]
     assert all(0.6 * COST < cost < 1.2 * COST for cost in spent), spent
+
+
+@pytest.mark.parametrize(("there", "wanted"), [(40, 1000), (100, 400), (216, 1000)])
+def test_a_space_that_is_used_up_early_is_searched_on_for_what_the_absent_would_have_cost(
+    there: int, wanted: int
+) -> None:
+    search = make_search(trials=there)
+    factor = search.pruner.reduction_factor
+    absent = absent_trials(there, wanted, factor)
+    before, after = (Played(search, 1, 4, absent=count).play() for count in (0, absent))
+    allowed = cost(ladder_for(wanted, factor), wanted, factor)
+    assert before.spent < after.spent <= 1.2 * allowed
+    best = [played.view.best() for played in (before, after)]
+    assert best[0] is not None
+    assert best[1] is not None
+    assert best[1].values is not None
+    assert best[1].values[METRIC] >= (best[0].values or {})[METRIC]
+
+
+def test_it_goes_on_from_the_first_rung_with_the_best_and_in_rounds() -> None:
+    search = make_search(trials=20, pruner={"name": "halving", "first_rung": 0.1, "reduction_factor": 4})
+    done = [make_trial(n, rung=None, score={0: 1 - n / 100, 1: 0.9}, status=Status.SUCCEEDED) for n in range(2)]
+    done = [replace(one, values={METRIC: 0.9}, reached=1.0) for one in done]
+    further = [make_trial(n, rung=1, score={0: 1 - n / 100, 1: 0.5}, reached=0.4) for n in range(2, 5)]
+    waiting = [make_trial(n, rung=0, score={0: 1 - n / 100}, reached=0.1) for n in range(5, 20)]
+    view = StudyView(search, [*done, *further, *waiting], absent=60)
+    moves = strategy_of(search).moves(view)
+    assert [(move.trial, move.rung) for move in moves if isinstance(move, Promote)] == [(n, 1) for n in range(5, 10)]
+    none_absent = strategy_of(search).moves(replace(view, absent=0))
+    assert {type(move) for move in none_absent} == {Prune}
+
+
+@pytest.mark.parametrize(("there", "wanted"), [(50, 50), (100, 200), (24, 100)])
+def test_as_many_trials_as_cost_no_more_are_not_missed(there: int, wanted: int) -> None:
+    count = there + (absent := absent_trials(there, wanted, 5))
+    assert not absent or cost(ladder_for(there, 5), count, 5) <= cost(ladder_for(wanted, 5), wanted, 5) + 1e-6
 
 
 @given(st.integers(1, 100_000), st.integers(2, 16))
