@@ -43,13 +43,13 @@ def come_to_rung(training: Training) -> None:
 def images_at(fraction: float, trained: float, validation: int) -> int:
     """How many of the `validation` images are judged where `trained` images have been trained on.
 
-    About half as many: a judged image costs a third of a trained one, so that judging adds a fifth to the training
+    About a quarter as many: a judged image costs a third of a trained one, so that judging adds a tenth to the training
     since the rung before. In powers of two and no more than that, so that trials of somewhat different lengths are
     judged on the same; but at least 512, and all from a quarter of the training on.
     """
     if fraction >= ALL_FROM:
         return validation
     count = LEAST_IMAGES
-    while 4 * count <= trained:
+    while 8 * count <= trained:
         count *= 2
     return min(count, validation)

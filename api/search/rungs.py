@@ -13,7 +13,7 @@ from api.search.view import Prune, StudyView, TrialView
 Ladder = tuple[float, ...]
 
 # Tuned on recorded trainings (benchmarks/search/table.py), by other seeds than those that are shown.
-COST = 4.4  # whole trainings that all trials together take, where their number allows
+COST = 4.2  # whole trainings that all trials together take, where their number allows
 LEAST, MOST = 1 / 128, 1 / 4  # of the first rung: after less the best are among the many
 FINER = 1.02  # between the first rungs that are tried
 LAST = 0.75  # a rung beyond this would spare next to nothing

@@ -16,9 +16,9 @@ TABLES = {"first": TABLE, "second": TABLE.with_name("second.json.gz"), "third": 
 FRACTIONS = sorted({2 ** (-half / 2) for half in range(17)} | {eighth / 8 for eighth in range(1, 9)})
 Choice = tuple[int, ...]
 ACCURACY, LOSS = "validation/accuracy", "validation/loss"
-# A rung is judged for about half of what the training since the last one cost, by no fewer images than PART_IMAGES,
-# and by all from WHOLE_FROM on. A training step costs as much as three evaluations of its images.
-PART_IMAGES, WHOLE_FROM, EVALUATIONS_OF_A_STEP = 512, 0.25, 3
+# A rung is judged by about a quarter as many images as were trained on, no fewer than PART_IMAGES, and by all from
+# WHOLE_FROM on (training_core.rung).
+PART_IMAGES, WHOLE_FROM, TRAINED_FOR_ONE_JUDGED = 512, 0.25, 4
 HOPELESS_LOSS = 100.0  # stands for one that was no number
 
 
@@ -64,10 +64,10 @@ class Table:
         course = self.courses[choice]
         return {ACCURACY: between(course.accuracy, fraction), LOSS: between(known(course.loss), fraction)}
 
-    def at_rung(self, choice: Choice, before: float, fraction: float) -> dict[str, float]:
-        """As a rung of the service sees it, the last one having been at `before`: on a part of the images."""
+    def at_rung(self, choice: Choice, fraction: float) -> dict[str, float]:
+        """As a rung of the service sees it: on a part of the images."""
         course = self.courses[choice]
-        seen = EVALUATIONS_OF_A_STEP / 2 * (fraction - before) * course.images
+        seen = fraction * course.images / TRAINED_FOR_ONE_JUDGED
         if fraction >= WHOLE_FROM or seen > math.sqrt(PART_IMAGES * self.validation_images):
             return self.at(choice, fraction)
         return {ACCURACY: between(course.part_accuracy, fraction), LOSS: between(known(course.part_loss), fraction)}

@@ -94,7 +94,7 @@ class Ours:
             values = self._table.at(work.choice, 1.0)
             self._change(work.trial, status=Status.SUCCEEDED, reason=Reason.COMPLETED, values=values, reached=1.0)
             return
-        values = self._table.at_rung(work.choice, work.first, work.last)
+        values = self._table.at_rung(work.choice, work.last)
         at_rungs = {**trial.at_rungs, trial.rung: values}
         waits = {"status": Status.PAUSED, "reason": Reason.RUNG_REACHED}
         self._change(work.trial, **waits, at_rungs=at_rungs, reached=work.last)

@@ -1,8 +1,7 @@
 """What the numbers of an account mean: on accounts that real trainings left, and on both sides of each threshold.
 
-`accounts/*.json` were recorded by `python -m benchmarks.engine.faults --record`, each under the fault of its name,
-while others used the same two cores. Where that is not the fault itself, a quiet host stands in for what was seen of
-them.
+`accounts/*.json` were recorded by `python -m benchmarks.engine.faults --record`, each under the fault of its name, on
+an otherwise quiet machine.
 """
 
 from __future__ import annotations
@@ -30,10 +29,7 @@ EXPECTED = {
 def recorded(name: str) -> Numbers:
     content = json.loads((RECORDED / f"{name}.json").read_text())
     account = Account.model_validate(content)
-    numbers = Numbers.model_validate(account.model_dump(exclude={"verdict"}))
-    if EXPECTED[name] == "noisy_neighbour":
-        return numbers
-    return numbers.model_copy(update={"cpu": numbers.cpu.model_copy(update={"others": 0.05, "delayed": 0.02})})
+    return Numbers.model_validate(account.model_dump(exclude={"verdict"}))
 
 
 @pytest.mark.parametrize("name", EXPECTED)

@@ -171,8 +171,8 @@ def test_trials_are_judged_on_the_same_images() -> None:
 
 @pytest.mark.parametrize(
     ("fraction", "trained", "validation", "expected"),
-    [(1 / 120, 100, 12_000, LEAST_IMAGES), (1 / 120, 4100, 12_000, 2048), (1 / 30, 8191, 12_000, 2048),
-     (2 / 15, 60_000, 12_000, 12_000), (1 / 120, 100, 300, 300), (0.25, 100, 12_000, 12_000)],
+    [(1 / 120, 100, 12_000, LEAST_IMAGES), (1 / 120, 4100, 12_000, 1024), (1 / 30, 8191, 12_000, 1024),
+     (2 / 15, 60_000, 12_000, 8192), (1 / 120, 100, 300, 300), (0.25, 100, 12_000, 12_000)],
 )  # fmt: skip
 def test_how_many_images_are_judged(fraction: float, trained: float, validation: int, expected: int) -> None:
     assert images_at(fraction, trained, validation) == expected

@@ -136,14 +136,14 @@ def _data_bound(numbers: Numbers) -> Verdict | None:
         evidence=[
             f"steps wait for data {_percent(lost)} of their time; {queue.late_batches} of {queue.batches} batches were "
             f"late (readiness {queue.readiness:.2f})",
-            f"{queue.threads} threads make batches{more}",
+            f"batches are made by {_counted(queue.threads, 'thread')}{more}",
             *_bound(numbers),
         ],
         remedy=(
             "pack the dataset (dataset.packing: raw, or jpeg at a smaller size), take a lighter augmentation, or give "
             "the job more cores"
         ),
-        taken=f"{grown} more threads make batches than at the start" if grown > 0 else None,
+        taken=f"{_counted(grown, 'more thread')} to make batches than at the start" if grown > 0 else None,
         lost_fraction=lost,
     )
 
@@ -204,8 +204,8 @@ def _small_batch(numbers: Numbers) -> Verdict | None:
     if fixed < FIXED_WORK and launching == 0.0 and factor == 0.0:
         return None
     evidence = [
-        f"{numbers.images_per_rank} images are few for a step of {_time(numbers.step_seconds)}: {_percent(fixed)} of "
-        "it are the optimizer and the loop, which a larger batch would not need more of"
+        f"{_counted(numbers.images_per_rank, 'image')} a rank: few for a step of {_time(numbers.step_seconds)}; "
+        f"{_percent(fixed)} of it are the optimizer and the loop, which a larger batch would not need more of"
     ]
     if factor > 0.0:
         evidence.append(f"forward and backward of an image take {factor:.1f} times what they would in large batches")
@@ -244,6 +244,10 @@ def _bound(numbers: Numbers) -> list[str]:
 
 def _percent(fraction: float) -> str:
     return f"{100 * fraction:.0f} %" if fraction >= 0.1 else f"{100 * fraction:.1f} %"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _time(seconds: float) -> str:
