@@ -21,7 +21,7 @@ from tests.e2e import chaos
 from tests.e2e.conftest import Service, write_small_data
 
 RESULT = Path(__file__).parent / "results" / "chaos.md"
-EPOCHS, QUICK_EPOCHS, QUICK_TRIALS = 200, 8, 12
+EPOCHS, QUICK_EPOCHS, QUICK_TRIALS = 600, 8, 12
 QUICK_TURNS = {2: "control", 4: "worker", 7: "flush", 9: "control"}
 WORDS = {"control": "control killed", "worker": "worker killed", "flush": "Valkey flushed"}
 

@@ -19,7 +19,7 @@ def test_a_search_goes_on_while_control_worker_and_valkey_fail(service: Service)
 
 @pytest.mark.long
 def test_a_search_of_sixty_trials_under_a_hail_of_kills_finds_what_it_would_have_found(service: Service) -> None:
-    spec = chaos.search_spec(trials=60, epochs=200)
+    spec = chaos.search_spec(trials=60, epochs=600)
     reference, found = chaos.undisturbed(service, spec), chaos.disturbed_by_the_clock(service, spec)
     assert found.done_to_it["control"] >= 2
     assert found.done_to_it["worker"] >= 1
