@@ -56,6 +56,8 @@ def ladder_for(trials: int, factor: int) -> Ladder:
 
 def absent_trials(there: int, wanted: int, factor: int) -> int:
     """How many more than `there` the rungs may count, for no more than `wanted` trials would have cost."""
+    if there == 0:
+        return 0
     allowed, ladder = cost(ladder_for(wanted, factor), wanted, factor), ladder_for(there, factor)
     counts = range(there, wanted + 1)
     return max(0, bisect_right(counts, allowed + ROUNDING, key=lambda count: cost(ladder, count, factor)) - 1)

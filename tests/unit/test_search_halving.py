@@ -123,6 +123,12 @@ def test_as_many_trials_as_cost_no_more_are_not_missed(there: int, wanted: int) 
     assert not absent or cost(ladder_for(there, 5), count, 5) <= cost(ladder_for(wanted, 5), wanted, 5) + 1e-6
 
 
+def test_a_space_of_which_every_point_is_known_has_nobody_to_go_on() -> None:
+    assert absent_trials(0, 100, 5) == 0
+    empty = StudyView(make_search(trials=1, finish="none").model_copy(update={"trials": 0}), [])
+    assert strategy_of(empty.search).moves(empty) == []
+
+
 @given(st.integers(1, 100_000), st.integers(2, 16))
 def test_a_ladder_rises_to_a_whole_training(trials: int, factor: int) -> None:
     ladder = ladder_for(trials, factor)

@@ -172,7 +172,7 @@ def _communication_bound(numbers: Numbers) -> Verdict | None:
     return Verdict(
         kind="communication_bound",
         evidence=[evidence, f"{numbers.images_per_rank} images a rank are computed meanwhile", *_one_process(numbers)],
-        remedy=(f"raise training.batch_size, or set compute.gradient_compression to fp16 or powersgd, or {fewer}"),
+        remedy=f"raise training.batch_size, or set compute.gradient_compression to fp16 or powersgd, or {fewer}",
         lost_fraction=round(lost, 4),
     )
 
