@@ -54,3 +54,10 @@ BellsOf = Annotated[Bells, Depends(_bells)]
 ProfilesOf = Annotated[Profiles, Depends(_profiles)]
 StoreOf = Annotated[Store, Depends(_store)]
 Caller = Annotated[Principal, Depends(_principal)]
+
+# What a route asks of the key that calls it, by scope.
+JobsReader = Caller
+JobsWriter = Caller
+DataReader = Caller
+Administrator = Caller
+Operator = Caller

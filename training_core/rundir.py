@@ -43,16 +43,18 @@ class RunSpec(BaseModel):
     `train_seconds` is how long the devices may be held: by then the worker asks for a last checkpoint. `share` is the
     part of one device that is this run's. `rung` and `until`, a fraction of the whole training, say where it ends for
     now, with a checkpoint; `adopt` that `resume_from` may be of another spec, whose weights, optimizer state and place
-    in the training are taken over.
+    in the training are taken over. `references` gives the place below the store of each id that the spec names.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     job_id: str = "local"
+    project: str = "default"
     trial: int = 0
     attempt: int = 1
     work: Work = "train"
     spec: JobSpec
+    references: dict[str, str] = Field(default_factory=dict)
     device: str = Field(default="cpu", pattern="^(cpu|cuda)$")
     devices: int = Field(default=1, ge=1)
     threads: int = Field(default=0, ge=0, description="CPU threads of each rank; 0 takes the cores allowed / devices")

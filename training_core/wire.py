@@ -82,15 +82,18 @@ class Ticket(Message):
     no device. `train_seconds` is how long the devices may still be held in all, by `compute.max_hours` and the budget.
     `share` is the part of its one device that the attempt takes. `spec` is that of the trial. `rung` and `until`, a
     fraction of the whole training, say where a trial of a search ends for now; `adopt` that it goes on from another
-    trial's checkpoint with parameters of its own.
+    trial's checkpoint with parameters of its own. `project` is the name of the job's project. `references` gives the
+    place below the store of each id that the spec names, as the book knows it under that project.
     """
 
     attempt_id: str
     job_id: str
+    project: str = "default"
     trial: int = 0
     attempt: int = Field(ge=1)
     work: Work = "train"
     spec: JobSpec
+    references: dict[str, str] = Field(default_factory=dict)
     device: str = Field(pattern="^(cpu|cuda)$")
     devices: int = Field(ge=0)
     share: float = Field(default=1.0, gt=0, le=1)

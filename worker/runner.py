@@ -104,10 +104,12 @@ def write_spec(host: Host, run: Run) -> None:
     run.run_dir.write_spec(
         RunSpec(
             job_id=ticket.job_id,
+            project=ticket.project,
             trial=ticket.trial,
             attempt=ticket.attempt,
             work=ticket.work,
             spec=ticket.spec,
+            references=ticket.references,
             device=ticket.device,
             devices=max(1, ticket.devices),  # a check holds none
             share=ticket.share,

@@ -18,7 +18,7 @@ from api.book.costs import Lent
 from api.book.database import Sessions
 from api.book.events import QUEUE_CHANNEL
 from api.book.locks import now
-from api.book.models import Attempt, Job, Trial
+from api.book.models import Attempt, Job, Project, Trial
 from api.book.status import TERMINAL, Status
 from api.control.broker import Postman
 from api.control.queue import Place, Queue
@@ -163,6 +163,7 @@ def _ticket(session: Session, attempt: Attempt, job: Job, trial: Trial) -> Ticke
     return Ticket(
         attempt_id=attempt.id,
         job_id=attempt.job_id,
+        project=session.get_one(Project, job.project_id).name,
         trial=attempt.trial,
         attempt=attempt.number,
         work=job.work,
