@@ -12,7 +12,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from ulid import ULID
 
-from api import errors
+from api import errors, production
 from api.bells import Bells
 from api.book.database import make_engine, make_sessions
 from api.dataset_check import CheckSpec
@@ -33,6 +33,7 @@ from api.routes import (
 )
 from api.settings import Settings
 from api.store import Store
+from training_core.settings import load
 from training_core.spec import JobSpec
 
 VERSION = "0.1.0"
@@ -41,7 +42,8 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """An application with its own engine and its own LISTEN connection, made when it starts."""
-    settings = settings or Settings()
+    settings = settings or load(Settings)
+    production.check(settings, with_redis=False)
     engine = make_engine(settings, "api")
     bells = Bells(settings)
 

@@ -8,6 +8,7 @@ import sys
 from api.auth import create_key
 from api.book.database import make_engine, make_sessions
 from api.settings import Settings
+from training_core.settings import load
 
 
 def main() -> None:
@@ -16,7 +17,7 @@ def main() -> None:
     create.add_argument("--project", default="default")
     create.add_argument("--name", default="default")
     arguments = parser.parse_args()
-    engine = make_engine(Settings(), "keys")
+    engine = make_engine(load(Settings), "keys")
     with make_sessions(engine).begin() as session:
         key = create_key(session, arguments.project, arguments.name)
     sys.stdout.write(key + "\n")

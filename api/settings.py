@@ -5,9 +5,12 @@ from __future__ import annotations
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from training_core import settings as process_settings
 
 # What the training can read at all, each where its fsspec package is installed; `zip` and `tar` are containers.
 KNOWN_SCHEMES = ("file", "s3", "gs", "az", "abfs", "http", "https", "hf", "zip", "tar", "dvc")
@@ -18,28 +21,42 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="TRAINYARD_", extra="ignore", frozen=True)
 
-    database_url: SecretStr
-    redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    mode: Literal["development", "production"] = Field(
+        default="development", description="production refuses to start with a weak password or an open Redis"
+    )
+    database_url: SecretStr = Field(description="PostgreSQL, as postgresql+psycopg://user:password@host/database")
+    redis_url: SecretStr = Field(
+        default=SecretStr("redis://127.0.0.1:6379/0"), description="Valkey or Redis; control and the workers use it"
+    )
     store: str = Field(default="file:///var/lib/trainyard/store", description="fsspec URI below which checkpoints lie")
-    store_credentials_file: Path | None = None
+    store_credentials_file: Path | None = Field(
+        default=None, description="JSON with a secret named `store`, where the store is a bucket"
+    )
     profiles_file: Path | None = Field(default=None, description="JSON list of profiles; None takes the built-in ones")
     allowed_schemes: str = Field(
         default="file,s3,zip,tar", description=f"URI schemes that a dataset may use, out of {', '.join(KNOWN_SCHEMES)}"
     )
-    body_limit_bytes: int = 1_000_000
-    receive_seconds: float = Field(default=20.0, description="a request body must have arrived within this time")
-    wait_limit_seconds: float = 60.0
-    pool_size: int = 10
-    worker_suspected_seconds: float = 5.0
-    worker_lost_seconds: float = 15.0
+    body_limit_bytes: int = Field(default=1_000_000, ge=1000, description="of a request whose body is JSON")
+    receive_seconds: float = Field(default=20.0, gt=0, description="a request body must have arrived within this time")
+    wait_limit_seconds: float = Field(default=60.0, ge=0, description="the longest that `?wait=` holds an answer")
+    pool_size: int = Field(default=10, ge=1, description="connections to PostgreSQL of each process")
+    worker_suspected_seconds: float = Field(
+        default=5.0, gt=0, description="silence after which jobs say that their worker is not heard"
+    )
+    worker_lost_seconds: float = Field(
+        default=15.0, gt=0, description="silence after which a worker is lost and its jobs go on elsewhere"
+    )
     reserve_after_seconds: float = Field(
         default=300.0, ge=0, description="a job that waited so long keeps the next worker that it fits on for itself"
     )
-    claim_seconds: float = Field(default=3.0, description="a ticket without a claim is sent again after this time")
+    claim_seconds: float = Field(default=3.0, gt=0, description="a ticket that nobody claims is sent again after it")
     losses_limit: int = Field(
-        default=3, description="lost attempts in a row without a new checkpoint before a job fails"
+        default=3, ge=1, description="lost attempts in a row without a new checkpoint before a job fails"
     )
-    public_url: str = ""
+    public_url: str = Field(
+        default="",
+        description="how clients reach the API, as https://trainyard.example.org; URLs it tells begin so",
+    )
 
     @field_validator("allowed_schemes")
     @classmethod
@@ -58,3 +75,7 @@ class Settings(BaseSettings):
 
 def _split(schemes: str) -> list[str]:
     return [scheme.strip() for scheme in schemes.split(",") if scheme.strip()]
+
+
+if __name__ == "__main__":
+    process_settings.command(Settings, "api.settings")

@@ -7,7 +7,9 @@ from typing import Any
 
 from celery.signals import worker_shutting_down
 
+from training_core.settings import load
 from training_core.wire import host_queue
+from worker import production
 from worker.app import make_app
 from worker.heartbeat import Heart
 from worker.host import Host
@@ -23,7 +25,8 @@ SPARE_THREADS = 8
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s %(message)s")
-    settings = Settings()
+    settings = load(Settings)
+    production.check(settings)
     host = Host(settings)
     heart = Heart(host)
 

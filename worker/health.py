@@ -8,6 +8,7 @@ import time
 
 import redis
 
+from training_core.settings import load
 from training_core.wire import HEARTBEAT_SECONDS, WORKERS_HASH, Heartbeat
 from worker.settings import Settings
 
@@ -27,7 +28,7 @@ def beating(client: redis.Redis, worker: str, seconds: float) -> bool:
 
 
 def main() -> None:
-    settings = Settings()
+    settings = load(Settings)
     with redis.Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=2) as client:
         sys.exit(0 if beating(client, settings.worker_name, 4 * HEARTBEAT_SECONDS) else 1)
 

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from training_core import settings as process_settings
 from training_core.rundir import LoaderKind
 
 
@@ -19,22 +20,34 @@ def _host_name() -> str:
 
 
 class Settings(BaseSettings):
-    """`slots` of 0 takes one for each GPU, or a single one for all cores of a host without."""
+    """Of one host."""
 
     model_config = SettingsConfigDict(env_prefix="TRAINYARD_", extra="ignore", frozen=True)
 
-    redis_url: SecretStr
+    mode: Literal["development", "production"] = Field(
+        default="development", description="production refuses to start with a weak password or an open Redis"
+    )
+    redis_url: SecretStr = Field(description="the Valkey or Redis of the control plane, with its password")
     store: str = Field(description="fsspec URI below which checkpoints are written")
-    worker_name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", default_factory=_host_name)]
-    work_dir: Path = Path(".trainyard/work")
-    cache_dir: Path = Path(".trainyard/cache")
-    data_roots: Annotated[list[Path], NoDecode] = Field(default_factory=list, description="separated like PATH")
-    credentials_file: Path | None = None
+    worker_name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", default_factory=_host_name,
+        description="unique among the workers; the name of the host where it is not set",
+    )  # fmt: skip
+    work_dir: Path = Field(default=Path(".trainyard/work"), description="run dirs and logs of attempts")
+    cache_dir: Path = Field(default=Path(".trainyard/cache"), description="prepared data, shared by all jobs")
+    data_roots: Annotated[list[Path], NoDecode] = Field(
+        default_factory=list,
+        description="folders that `file://` may read, separated like PATH; a relative path starts at the first",
+    )
+    credentials_file: Path | None = Field(default=None, description="JSON of named secrets for datasets")
     cache_bytes: int = Field(default=0, ge=0, description="of prepared data on this host; 0: half of the disk")
-    allowed_uris: Annotated[list[str], NoDecode] = Field(default_factory=list, description="separated by commas")
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    allowed_uris: Annotated[list[str], NoDecode] = Field(
+        default_factory=list,
+        description="prefixes of URIs that datasets may lie at, with commas; without any every bucket, no web address",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto takes the GPUs if there are any")
     loader: LoaderKind = Field(default="auto", description="who makes batches; see training_core.rundir.RunSpec")
-    slots: int = Field(default=0, ge=0, le=64)
+    slots: int = Field(default=0, ge=0, le=64, description="0: one for each GPU, or a single one for all cores")
     warm_launcher: bool = Field(default=True, description="keep a process ready that has imported torch")
     launcher_orders: int = Field(default=500, ge=1, description="forks before the launcher is replaced")
     slot_wait_seconds: float = Field(default=10.0, ge=0, description="before prepared work is given back")
@@ -58,3 +71,7 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, path: Path) -> Path:
         return path.absolute()
+
+
+if __name__ == "__main__":
+    process_settings.command(Settings, "worker.settings")

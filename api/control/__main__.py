@@ -6,6 +6,7 @@ import logging
 import signal
 import threading
 
+from api import production
 from api.book.database import make_engine, make_sessions
 from api.control.broker import Postman, make_redis
 from api.control.dispatcher import Dispatcher
@@ -16,11 +17,13 @@ from api.control.sweeper import Sweeper
 from api.control.tuner import Tuner
 from api.profiles import Profiles
 from api.settings import Settings
+from training_core.settings import load
 
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s %(message)s")
-    settings = Settings()
+    settings = load(Settings)
+    production.check(settings, with_redis=True)
     stop = threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stop.set())

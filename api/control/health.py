@@ -9,10 +9,11 @@ from sqlalchemy import text
 from api.book.database import make_engine
 from api.control.leader import LEADER_LOCK
 from api.settings import Settings
+from training_core.settings import load
 
 
 def main() -> None:
-    engine = make_engine(Settings(), "health")
+    engine = make_engine(load(Settings), "health")
     with engine.connect() as connection:
         held = connection.execute(
             text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = :key AND granted"),
