@@ -16,8 +16,8 @@ help:           ## what there is
 demo: $(READY)  ## one real job through the real service, then everything stops
 	@exec $(BIN)/python -m local demo
 
-up: $(READY)    ## the same services, kept running
-	@exec $(BIN)/python -m local up
+up: $(READY)    ## the same services, kept running; `make up DATA=/my/pictures` lets jobs read that folder
+	@TRAINYARD_DATA="$(DATA)" exec $(BIN)/python -m local up
 
 down: $(READY)  ## stop what `make up` started
 	@exec $(BIN)/python -m local down

@@ -6,17 +6,21 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
+from fastapi.staticfiles import StaticFiles
 from ulid import ULID
 
 from api import errors, production
 from api.bells import Bells
 from api.book.database import make_engine, make_sessions
 from api.dataset_check import CheckSpec
+from api.headers import SecurityHeaders
 from api.limits import BodyLimit
+from api.links import PublicUrl
 from api.profiles import Profiles
 from api.routes import (
     artifacts,
@@ -37,6 +41,7 @@ from training_core.settings import load
 from training_core.spec import JobSpec
 
 VERSION = "0.1.0"
+PAGES = Path(__file__).with_name("static")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -56,7 +61,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             await listening
         engine.dispose()
 
-    app = FastAPI(title="Trainyard", version=VERSION, lifespan=lifespan, summary="POST a training job, watch it train.")
+    app = FastAPI(
+        title="Trainyard", version=VERSION, lifespan=lifespan, summary="POST a training job, watch it train.",
+        docs_url=None, redoc_url=None,
+    )  # fmt: skip
     app.state.settings, app.state.bells = settings, bells
     app.state.sessions = make_sessions(engine)
     app.state.profiles = Profiles.load(settings.profiles_file)
@@ -66,8 +74,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         jobs, trials, plans, events, metrics, checkpoints, artifacts, data_reports, dataset_checks, fleet, health
     ):  # fmt: skip
         app.include_router(part.router)
+    app.mount("/docs", StaticFiles(directory=PAGES / "docs", html=True), name="docs")
     app.add_middleware(BodyLimit, limit_bytes=settings.body_limit_bytes, receive_seconds=settings.receive_seconds)
     app.middleware("http")(_name_request)
+    app.add_middleware(PublicUrl, public_url=settings.public_url)
+    app.add_middleware(SecurityHeaders, public_url=settings.public_url)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 

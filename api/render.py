@@ -14,6 +14,7 @@ from api.book.series import Series
 from api.book.slots import Room
 from api.book.status import Status
 from api.dataset_check import CheckSpec
+from api.links import link
 from api.profiles import Profiles
 from training_core.spec import JobSpec, Search
 
@@ -47,7 +48,7 @@ def job(session: Session, row: Job, profiles: Profiles) -> schemas.JobAnswer:
         cost=accounts.cost(row, attempt, so_far, profiles),
         device_hours=round(so_far.device_seconds / costs.HOUR_SECONDS, 6),
         spec=row.spec,
-        urls={name: f"/v1/jobs/{row.id}/{name}" for name in parts},
+        urls={name: link(f"/v1/jobs/{row.id}/{name}") for name in parts},
     )
 
 
@@ -61,7 +62,7 @@ def dataset_check(session: Session, row: Job, profiles: Profiles) -> schemas.Dat
             finished=row.finished_at,
         ),
         spec=CheckSpec.of_job(JobSpec.model_validate(row.spec)).model_dump(mode="json"),
-        urls={name: f"/v1/dataset_checks/{row.id}/{name}" for name in CHECK_PARTS},
+        urls={name: link(f"/v1/dataset_checks/{row.id}/{name}") for name in CHECK_PARTS},
     )
 
 
@@ -201,7 +202,7 @@ def checkpoint(row: Checkpoint) -> schemas.CheckpointAnswer:
         kept_because=row.kept_because,
         pinned=row.pinned_at is not None,
         created_at=row.created_at,
-        download_url=f"/v1/jobs/{row.job_id}/checkpoints/{row.id}/download",
+        download_url=link(f"/v1/jobs/{row.job_id}/checkpoints/{row.id}/download"),
     )
 
 
@@ -219,5 +220,5 @@ def artifact(row: Artifact) -> schemas.ArtifactAnswer:
         sha256=row.sha256,
         about=row.about,
         created_at=row.created_at,
-        download_url=f"/v1/jobs/{row.job_id}/artifacts/{row.id}/download",
+        download_url=link(f"/v1/jobs/{row.job_id}/artifacts/{row.id}/download"),
     )

@@ -12,6 +12,7 @@ from api import accounts, render, schemas
 from api.book import costs, queries
 from api.book.models import Attempt, Job, Trial
 from api.book.status import TERMINAL
+from api.links import link
 from api.search import listing
 from api.search.listing import Belongings
 from training_core.spec import JobSpec, Search
@@ -78,10 +79,10 @@ def _shared(row: Job, search: Search | None, trial: Trial, own: Belongings) -> d
 
 def urls(job_id: str, number: int) -> Mapping[str, str]:
     return {
-        "self": f"/v1/jobs/{job_id}/trials/{number}",
-        "metrics": f"/v1/jobs/{job_id}/metrics?trials={number}",
-        "checkpoints": f"/v1/jobs/{job_id}/checkpoints?trial={number}",
-        "stream": f"/v1/jobs/{job_id}/stream?trial={number}",
+        "self": link(f"/v1/jobs/{job_id}/trials/{number}"),
+        "metrics": link(f"/v1/jobs/{job_id}/metrics?trials={number}"),
+        "checkpoints": link(f"/v1/jobs/{job_id}/checkpoints?trial={number}"),
+        "stream": link(f"/v1/jobs/{job_id}/stream?trial={number}"),
     }
 
 

@@ -19,6 +19,7 @@ from local.postgres import Missing
 from local.processes import PR_SET_PDEATHSIG, Died, adopt_orphans, end_orphans
 from local.result import print_failure, print_success
 from local.screen import Screen
+from local.service import HOW_TO_USE
 from local.stack import ROOT, Stack
 from local.story import Story
 
@@ -91,11 +92,8 @@ def _follow(client: Client, job_id: str, stack: Stack, screen: Screen) -> None:
 def _print_next_steps(console: Console) -> None:
     console.print("\n[bold]Next[/]  (the demo's services are being stopped; `make up` keeps them running)")
     console.print(
-        "  make up                                              the service at http://127.0.0.1:8000\n"
-        "  http://127.0.0.1:8000/docs                           every route, to try in the browser\n"
-        '  export KEY="Authorization: Bearer $(cat .trainyard/up/api_key)"\n'
-        f'  curl -H "$KEY" --json @{EXAMPLE.relative_to(ROOT)} http://127.0.0.1:8000/v1/jobs\n'
-        '  curl -N -H "$KEY" http://127.0.0.1:8000/v1/jobs/JOB_ID/stream      live events and metrics\n'
+        "  make up                       the service at http://127.0.0.1:8000, every route at /docs\n"
+        f"{HOW_TO_USE}"
         "  make down",
         markup=False,
         soft_wrap=True,

@@ -17,24 +17,37 @@ from local.lock import AlreadyRuns, PidFile
 from local.ports import free_port, is_free
 from local.postgres import Missing
 from local.processes import Died, adopt_orphans, end_orphans
-from local.stack import ROOT, Stack
+from local.stack import ROOT, Stack, data_roots
 
 STATE = ROOT / ".trainyard" / "up"
 PID_FILE = PidFile(STATE / "pid")
 KEEPER_LOG = STATE / "keeper.log"
 URL_FILE = STATE / "url"
+ROOTS_FILE = STATE / "data_roots"
 PORT = 8000
 READY_LINE = "ready"
 WATCH_SECONDS = 0.5
 STOP_SECONDS = 60.0
 
 
+HOW_TO_USE = (
+    "  source .trainyard/up/env      sets $URL and $KEY\n"
+    '  curl -s -H "Authorization: Bearer $KEY" -H "Content-Type: application/json" \\\n'
+    "       -d @examples/fashion-mnist.json $URL/v1/jobs\n"
+    '  curl -s -H "Authorization: Bearer $KEY" $URL/v1/jobs\n'
+    '  curl -sN -H "Authorization: Bearer $KEY" $URL/v1/jobs/JOB_ID/stream\n'
+)
+
+
 def up() -> int:
     """Returns when the service is ready, 0, or could not be started, 1."""
+    try:
+        roots = data_roots()
+    except Missing as problem:
+        print(problem)
+        return 1
     if holder := PID_FILE.holder():
-        print(f"Trainyard already runs (process {holder}).")
-        _print_how_to_use()
-        return 0
+        return _already_runs(holder, roots)
     interruption = Interruption()
     STATE.mkdir(mode=0o711, parents=True, exist_ok=True)
     with KEEPER_LOG.open("w") as log:
@@ -60,6 +73,17 @@ def up() -> int:
         keeper.terminate()
         keeper.wait()
         return 130
+
+
+def _already_runs(holder: int, roots: str) -> int:
+    """Whoever asks for folders that the running worker may not read has to start it anew: 1."""
+    print(f"Trainyard already runs (process {holder}).")
+    known = ROOTS_FILE.read_text().split(os.pathsep) if ROOTS_FILE.exists() else []
+    if missing := [folder for folder in roots.split(os.pathsep) if folder not in known]:
+        print(f"Its worker may not read {', '.join(missing)}: `make down`, then the same command again.")
+        return 1
+    _print_how_to_use()
+    return 0
 
 
 def down() -> int:
@@ -90,6 +114,7 @@ def keep() -> int:
         try:
             stack.start()
             URL_FILE.write_text(stack.url + "\n")
+            ROOTS_FILE.write_text(data_roots())
             print(READY_LINE, flush=True)
             os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
             while True:
@@ -128,9 +153,7 @@ def _print_how_to_use() -> None:
     url = URL_FILE.read_text().strip() if URL_FILE.exists() else "(not ready yet)"
     print(
         f"\nTrainyard is at {url}   (routes: {url}/docs)\n"
-        '  export KEY="Authorization: Bearer $(cat .trainyard/up/api_key)"\n'
-        f'  curl -H "$KEY" --json @examples/fashion-mnist.json {url}/v1/jobs\n'
-        f'  curl -H "$KEY" {url}/v1/jobs\n'
-        f'  curl -N -H "$KEY" {url}/v1/jobs/JOB_ID/stream\n'
+        f"{HOW_TO_USE}"
+        "  make up DATA=/my/pictures     after `make down`: lets jobs read that folder, too\n"
         "  make down"
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from local.client import Client
 from local.ports import free_port
-from local.postgres import Postgres
+from local.postgres import Missing, Postgres
 from local.processes import Child, Died, start, tail
 from local.valkey import Valkey
 
@@ -29,6 +29,7 @@ class Stack:
         self.store = state / "store"
         self.logs = state / "logs"
         self.key_file = state / "api_key"
+        self.env_file = state / "env"
         self.url = f"http://127.0.0.1:{port or free_port()}"
         self._durable = durable
         self._servers: list[Postgres | Valkey] = []
@@ -50,6 +51,7 @@ class Stack:
         self._start("control", ["-m", "api.control"], {**book, **common, "TRAINYARD_REDIS_URL": redis_url})
         self._start("worker", ["-m", "worker"], {**common, **self._worker_settings(), "TRAINYARD_REDIS_URL": redis_url})
         self._wait_until_ready(book)
+        self._write_env()
 
     def stop(self, patience_seconds: float | None = None) -> None:
         """The worker goes first; it hands in what it has, then the control plane, then the databases.
@@ -106,7 +108,7 @@ class Stack:
         return {
             "TRAINYARD_WORK_DIR": str(self.state / "work"),
             "TRAINYARD_CACHE_DIR": str(self.state / "cache"),
-            "TRAINYARD_DATA_ROOTS": os.environ.get("TRAINYARD_DATA_ROOTS", str(ROOT)),
+            "TRAINYARD_DATA_ROOTS": data_roots(),
             "TRAINYARD_WORKER_NAME": os.environ.get("TRAINYARD_WORKER_NAME", WORKER_NAME),
         }
 
@@ -157,6 +159,13 @@ class Stack:
             raise Died(f"No API key could be made:\n{done.stderr}")
         unfinished.replace(self.key_file)
 
+    def _write_env(self) -> None:
+        """What `source` sets for the commands of README and docs: the address and the key."""
+        unfinished = self.env_file.with_name(".env.unfinished")
+        unfinished.touch(mode=0o600)
+        unfinished.write_text(f"export URL={self.url}\nexport KEY={self.key()}\n")
+        unfinished.replace(self.env_file)
+
     def _wait_until_ready(self, book: dict[str, str]) -> None:
         deadline = time.monotonic() + READY_SECONDS
         if not self.key_file.exists():
@@ -175,6 +184,19 @@ class Stack:
                 if time.monotonic() > deadline:
                     raise Died(f"{complaint} after {READY_SECONDS:.0f} s; the logs are in {self.logs}")
                 time.sleep(0.05)
+
+
+def data_roots() -> str:
+    """What `file://` may read: this checkout, then the folders of `make up DATA=…`, separated like PATH.
+
+    TRAINYARD_DATA_ROOTS takes the place of all of them.
+    """
+    asked = [folder for folder in os.environ.get("TRAINYARD_DATA", "").split(os.pathsep) if folder]
+    for folder in asked:
+        if not Path(folder).is_dir():
+            raise Missing(f"DATA: there is no folder {folder}")
+    ours = os.pathsep.join([str(ROOT), *(str(Path(folder).resolve()) for folder in asked)])
+    return os.environ.get("TRAINYARD_DATA_ROOTS", ours)
 
 
 def _environment(settings: dict[str, str]) -> dict[str, str]:

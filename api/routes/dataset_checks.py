@@ -16,6 +16,7 @@ from api.book.models import Job
 from api.dataset_check import CheckSpec
 from api.deps import BellsOf, Caller, ProfilesOf, SessionsOf, SettingsOf
 from api.errors import invalid_transition, not_found
+from api.links import link
 from api.profiles import Profiles
 from api.routes.events import AfterSeq, EventLimit, Types, page_of_events
 from api.routes.parameters import After, JsonBody, Key, Limit, Narrow, Waiting, body_of
@@ -42,7 +43,7 @@ def _submit(sessions: Sessions, caller: Principal, profiles: Profiles, spec: Che
     with sessions.begin() as session:
         check, replayed = submission.submit(session, caller, spec, key)
         response = respond(look_at(check, render.dataset_check(session, check, profiles)), 202)
-    response.headers["Location"] = f"/v1/dataset_checks/{check.id}"
+    response.headers["Location"] = link(f"/v1/dataset_checks/{check.id}")
     if replayed:
         response.headers["Idempotency-Replayed"] = "true"
     return response

@@ -17,6 +17,7 @@ from api.book.status import TERMINAL
 from api.deps import BellsOf, Caller, ProfilesOf, SessionsOf, SettingsOf
 from api.errors import invalid_transition, no_account_yet, not_found
 from api.known_data import Hints
+from api.links import link
 from api.profiles import Profiles
 from api.routes import plans
 from api.routes.parameters import After, JsonBody, Key, Limit, Narrow, Waiting, body_of
@@ -56,7 +57,7 @@ def _submit(sessions: Sessions, caller: Principal, profiles: Profiles, spec: Job
     with sessions.begin() as session:
         job, replayed = submission.submit(session, caller, spec, key)
         response = respond(look_at(job, render.job(session, job, profiles)), 202)
-    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    response.headers["Location"] = link(f"/v1/jobs/{job.id}")
     if replayed:
         response.headers["Idempotency-Replayed"] = "true"
     return response
