@@ -33,6 +33,7 @@ class Code(StrEnum):
     INVALID_TRANSITION = "invalid_transition"
     NOT_A_SEARCH = "not_a_search"
     CHECKPOINT_DELETED = "checkpoint_deleted"
+    FILE_CHANGED = "file_changed"
     EXTERNAL_ID_TAKEN = "external_id_taken"
     BODY_TOO_LARGE = "body_too_large"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"

@@ -5,32 +5,25 @@ All that it writes there are the marks of pins, and all that it deletes are chec
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
 import fsspec
 from botocore.exceptions import BotoCoreError
-from fastapi.responses import StreamingResponse
 from fsspec.implementations.local import LocalFileSystem
 
+from api.digests import Digests, Found
 from api.errors import Code, Problem
 from api.settings import Settings
 
-PIECE_BYTES = 1 << 20
 # A client that is told "later" asks again; a thread of ours that waits for a dead bucket serves nobody.
 BOUNDED = {"connect_timeout": 3, "read_timeout": 10, "retries": {"max_attempts": 1}}
-
-
-class ByteRange(NamedTuple):
-    """Half open: bytes `start` to `end - 1`."""
-
-    start: int
-    end: int
 
 
 class Store:
@@ -38,6 +31,7 @@ class Store:
 
     def __init__(self, settings: Settings) -> None:
         self._uri, self._credentials = settings.store.rstrip("/"), settings.store_credentials_file
+        self.digests = Digests()
 
     def open(self, folder: str, name: str) -> Any:
         """A binary file; raises a 404 problem when it is gone and a 503 when the store is silent."""
@@ -45,11 +39,23 @@ class Store:
             files, path = self._locate(folder, name)
             return files.open(path, "rb")
 
-    def tag(self, folder: str, name: str) -> str:
-        """An ETag, which changes whenever the file does. Ask before you open: then it is never newer than the bytes."""
+    def look(self, folder: str, name: str) -> Found:
+        """What is there now. Look before you open: then it is never newer than the bytes."""
         with _explained():
             files, path = self._locate(folder, name)
-            return f'"{files.ukey(path)[:32]}"'
+            about = files.info(path)
+            if about["type"] != "file":
+                raise NotADirectoryError(path)
+            return Found(path, int(about["size"]), hashlib.sha256(str(about).encode()).hexdigest())
+
+    def sha256(self, folder: str, name: str) -> str:
+        """Of the file as it is now; read through once for each content."""
+        found = self.look(folder, name)
+        known = self.digests.get(found)
+        if known is None:
+            with _explained(), self.open(folder, name) as file:
+                known = self.digests.of(found, file)
+        return known
 
     def mark(self, folder: str, name: str) -> None:
         """An empty file in a folder that is there already."""
@@ -96,11 +102,12 @@ class Store:
     def _options(self) -> dict[str, Any]:
         if not self._uri.startswith("s3://"):
             return {}
+        options: dict[str, Any] = {"config_kwargs": BOUNDED, "use_listings_cache": False}
         if self._credentials is None:
-            return {"config_kwargs": BOUNDED}
+            return options
         secret = json.loads(self._credentials.read_text())["store"]
-        options = {name: secret[name] for name in ("key", "secret", "token") if name in secret}
-        return options | {"client_kwargs": {"endpoint_url": secret.get("endpoint_url")}, "config_kwargs": BOUNDED}
+        options |= {name: secret[name] for name in ("key", "secret", "token") if name in secret}
+        return options | {"client_kwargs": {"endpoint_url": secret.get("endpoint_url")}}
 
 
 class Misplaced(Exception):
@@ -125,48 +132,6 @@ def _explained() -> Iterator[None]:
     except (OSError, BotoCoreError) as error:
         detail = f"The store does not answer ({type(error).__name__})"
         raise Problem(503, Code.STORE_UNREACHABLE, detail, retryable=True, headers={"Retry-After": "5"}) from None
-
-
-def send(
-    file: Any, size: int, media_type: str, *, range_header: str | None = None, headers: dict[str, str] | None = None
-) -> StreamingResponse:
-    """The whole file, or the one range of it that `range_header` asks for; raises a 416 problem."""
-    try:
-        span = parse_range(range_header, size)
-    except Problem:
-        file.close()
-        raise
-    sent = span or ByteRange(0, size)
-    headers = {**(headers or {}), "Accept-Ranges": "bytes", "Content-Length": str(sent.end - sent.start)}
-    if span is not None:
-        headers["Content-Range"] = f"bytes {span.start}-{span.end - 1}/{size}"
-    return StreamingResponse(pieces(file, sent), 200 if span is None else 206, headers, media_type)
-
-
-def pieces(file: Any, span: ByteRange) -> Iterator[bytes]:
-    """The bytes of `span`; closes the file behind them."""
-    with file:
-        file.seek(span.start)
-        left = span.end - span.start
-        while left > 0 and (piece := file.read(min(PIECE_BYTES, left))):
-            left -= len(piece)
-            yield piece
-
-
-def parse_range(header: str | None, size: int) -> ByteRange | None:
-    """The one range of a `Range` header, None for the whole; several ranges, or units but bytes, get the whole."""
-    found = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", (header or "").strip())
-    if found is None or found[0] == "bytes=-":
-        return None
-    first, last = found[1], found[2]
-    if first:
-        span = ByteRange(int(first), min(int(last) + 1, size) if last else size)
-    else:
-        span = ByteRange(max(0, size - int(last)), size)
-    if span.start >= span.end:
-        headers = {"Content-Range": f"bytes */{size}"}
-        raise Problem(416, Code.RANGE_NOT_SATISFIABLE, f"The file has {size} bytes", headers=headers)
-    return span
 
 
 def _gone() -> Problem:

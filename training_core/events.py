@@ -123,7 +123,7 @@ class Progress(Report):
 
 
 class CheckpointSaved(Report):
-    """A complete, verified checkpoint lies at `path`, relative to the store."""
+    """A complete, verified checkpoint lies at `path`, relative to the store; sizes (`files`) and `sha256` by name."""
 
     kind: Literal["checkpoint_saved"] = "checkpoint_saved"
     path: str
@@ -131,9 +131,9 @@ class CheckpointSaved(Report):
     epoch: float
     metrics: dict[str, float]
     size_bytes: int
-    sha256: str
     kept_because: Literal["best", "last", "pinned"]
     files: dict[str, int]
+    sha256: dict[str, str]
 
 
 class CheckpointDeleted(Report):

@@ -5,20 +5,21 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Query
 from fastapi.responses import Response, StreamingResponse
 
 from api import render, schemas
 from api.book import queries
-from api.deps import Caller, SessionsOf, StoreOf
+from api.deps import JobsReader, SessionsOf, StoreOf
+from api.downloads import Conditions, Kept
+from api.downloads import download as send
 from api.errors import Code, Problem, not_found
-from api.store import send
 
 router = APIRouter(prefix="/v1/jobs/{job_id}/artifacts", tags=["artifacts"])
 
 
 @router.get("", response_model=schemas.Page[schemas.ArtifactAnswer])
-def list_artifacts(job_id: str, sessions: SessionsOf, caller: Caller) -> schemas.Page[schemas.ArtifactAnswer]:
+def list_artifacts(job_id: str, sessions: SessionsOf, caller: JobsReader) -> schemas.Page[schemas.ArtifactAnswer]:
     """What the job left beside its checkpoints, newest first."""
     with sessions() as session:
         if queries.job_of(session, caller.project_id, job_id) is None:
@@ -28,7 +29,7 @@ def list_artifacts(job_id: str, sessions: SessionsOf, caller: Caller) -> schemas
 
 
 @router.get("/{artifact_id}", response_model=schemas.ArtifactAnswer)
-def read_artifact(job_id: str, artifact_id: str, sessions: SessionsOf, caller: Caller) -> schemas.ArtifactAnswer:
+def read_artifact(job_id: str, artifact_id: str, sessions: SessionsOf, caller: JobsReader) -> schemas.ArtifactAnswer:
     """One artifact, with its files, their sizes and their sha256."""
     with sessions() as session:
         job = queries.job_of(session, caller.project_id, job_id)
@@ -38,20 +39,21 @@ def read_artifact(job_id: str, artifact_id: str, sessions: SessionsOf, caller: C
         return render.artifact(row)
 
 
+@router.head("/{artifact_id}/download", include_in_schema=False)
 @router.get("/{artifact_id}/download", response_class=StreamingResponse)
 def download(
-    job_id: str, artifact_id: str, sessions: SessionsOf, caller: Caller, store: StoreOf,
+    job_id: str, artifact_id: str, sessions: SessionsOf, caller: JobsReader, store: StoreOf, asked: Conditions,
     file: Annotated[str | None, Query(max_length=200, description="a name out of `files`")] = None,
-    range_header: Annotated[str | None, Header(alias="Range", max_length=100)] = None,
 ) -> Response:  # fmt: skip
-    """One file of an artifact, by name where it has several; a `Range` resumes a broken download."""
+    """One file of an artifact, by name where it has several; `Range` with `If-Range` resumes a broken download.
+
+    The ETag is its sha256. A file that was changed in the store is a 409.
+    """
     answer = read_artifact(job_id, artifact_id, sessions, caller)
     name = _file_of(answer, file)
-    attachment = f'attachment; filename="{job_id}-{answer.format}-{PurePosixPath(name).name}"'
-    return send(
-        store.open(answer.path, name), answer.files[name], "application/octet-stream", range_header=range_header,
-        headers={"Content-Disposition": attachment},
-    )  # fmt: skip
+    kept = Kept(answer.files[name], answer.sha256[name])
+    save_as = f"{job_id}-{answer.format}-{PurePosixPath(name).name}"
+    return send(store, asked, answer.path, name, "application/octet-stream", kept=kept, save_as=save_as)
 
 
 def _file_of(answer: schemas.ArtifactAnswer, asked: str | None) -> str:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Query
 from fastapi.responses import Response, StreamingResponse
 
 from api import render, schemas
 from api.book import pins, queries
-from api.deps import Caller, SessionsOf, StoreOf
+from api.deps import JobsReader, JobsWriter, SessionsOf, StoreOf
+from api.downloads import Conditions, Kept
+from api.downloads import download as send
 from api.errors import Code, Problem, not_found
-from api.store import Store, send
+from api.store import Store
 
 PIN_FILE = "pinned"
 MANIFEST_FILE = "manifest.json"
@@ -22,7 +24,7 @@ router = APIRouter(prefix="/v1/jobs/{job_id}/checkpoints", tags=["checkpoints"])
 
 @router.get("", response_model=schemas.Page[schemas.CheckpointAnswer])
 def list_checkpoints(
-    job_id: str, sessions: SessionsOf, caller: Caller,
+    job_id: str, sessions: SessionsOf, caller: JobsReader,
     trial: Annotated[int | None, Query(ge=0, lt=2**31, description="of a search, only those of this one")] = None,
 ) -> schemas.Page[schemas.CheckpointAnswer]:  # fmt: skip
     """Complete checkpoints that still exist, newest step first."""
@@ -34,8 +36,10 @@ def list_checkpoints(
 
 
 @router.get("/{checkpoint_id}", response_model=schemas.CheckpointAnswer)
-def read_checkpoint(job_id: str, checkpoint_id: str, sessions: SessionsOf, caller: Caller) -> schemas.CheckpointAnswer:
-    """One checkpoint, with its files and their sizes."""
+def read_checkpoint(
+    job_id: str, checkpoint_id: str, sessions: SessionsOf, caller: JobsReader
+) -> schemas.CheckpointAnswer:
+    """One checkpoint, with its files, their sizes and their sha256."""
     with sessions() as session:
         job = queries.job_of(session, caller.project_id, job_id)
         row = queries.checkpoint_of(session, job_id, checkpoint_id) if job else None
@@ -44,26 +48,27 @@ def read_checkpoint(job_id: str, checkpoint_id: str, sessions: SessionsOf, calle
         return render.checkpoint(row)
 
 
+@router.head("/{checkpoint_id}/download", include_in_schema=False)
 @router.get("/{checkpoint_id}/download", response_class=StreamingResponse)
 def download(
-    job_id: str, checkpoint_id: str, sessions: SessionsOf, caller: Caller, store: StoreOf,
+    job_id: str, checkpoint_id: str, sessions: SessionsOf, caller: JobsReader, store: StoreOf, asked: Conditions,
     file: Annotated[str, Query(max_length=200, description="a name out of `files`")] = "model.safetensors",
-    range_header: Annotated[str | None, Header(alias="Range", max_length=100)] = None,
 ) -> Response:  # fmt: skip
-    """One file of a checkpoint, the weights unless another is named; a `Range` resumes a broken download."""
+    """One file of a checkpoint, the weights unless another is named; `Range` with `If-Range` resumes a broken download.
+
+    The ETag is its sha256. A file that was changed in the store is a 409.
+    """
     answer = read_checkpoint(job_id, checkpoint_id, sessions, caller)
     if file not in answer.files:
         raise not_found(f"file in this checkpoint (it has {', '.join(sorted(answer.files))})")
-    name = f'attachment; filename="{job_id}-step-{answer.step}-{file}"'
-    return send(
-        store.open(answer.path, file), answer.files[file], "application/octet-stream", range_header=range_header,
-        headers={"Content-Disposition": name},
-    )  # fmt: skip
+    kept = Kept(answer.files[file], answer.sha256.get(file))
+    save_as = f"{job_id}-step-{answer.step}-{file}"
+    return send(store, asked, answer.path, file, "application/octet-stream", kept=kept, save_as=save_as)
 
 
 @router.post("/{checkpoint_id}/pin", response_model=schemas.CheckpointAnswer)
 def pin(
-    job_id: str, checkpoint_id: str, sessions: SessionsOf, caller: Caller, store: StoreOf
+    job_id: str, checkpoint_id: str, sessions: SessionsOf, caller: JobsWriter, store: StoreOf
 ) -> schemas.CheckpointAnswer:
     """Keep this checkpoint whatever comes after it; asking again changes nothing."""
     folder = read_checkpoint(job_id, checkpoint_id, sessions, caller).path
@@ -79,7 +84,7 @@ def pin(
 
 @router.delete("/{checkpoint_id}/pin", response_model=schemas.CheckpointAnswer)
 def unpin(
-    job_id: str, checkpoint_id: str, sessions: SessionsOf, caller: Caller, store: StoreOf
+    job_id: str, checkpoint_id: str, sessions: SessionsOf, caller: JobsWriter, store: StoreOf
 ) -> schemas.CheckpointAnswer:
     """Leave this checkpoint to retention again; asking again changes nothing."""
     store.unmark(read_checkpoint(job_id, checkpoint_id, sessions, caller).path, PIN_FILE)
@@ -94,7 +99,7 @@ def _mark(store: Store, folder: str) -> None:
     """Retention may be deleting the folder right now: one without its manifest is taken away again."""
     store.mark(folder, PIN_FILE)
     try:
-        store.tag(folder, MANIFEST_FILE)
+        store.look(folder, MANIFEST_FILE)
     except Problem as problem:
         if problem.status == HTTPStatus.NOT_FOUND:
             store.unmark(folder, PIN_FILE)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Query
 from fastapi.responses import Response, StreamingResponse
 
 from api.auth import Principal
 from api.book import queries
 from api.book.database import Sessions
 from api.book.status import TERMINAL
-from api.deps import Caller, SessionsOf, StoreOf
+from api.deps import DataReader, SessionsOf, StoreOf
+from api.downloads import Asked, Conditions, download, send_bytes
 from api.errors import Code, Problem, not_found
-from api.store import Store, send
+from api.store import Store
 from training_core.spec import Work
 
 router = APIRouter(prefix="/v1", tags=["data"])
@@ -23,45 +24,44 @@ REPORT_FILE = "data_report.json"
 REMOVED_FILE = "removed.jsonl"
 
 Thumbnails = Annotated[bool, Query(description="false leaves the pictures out, which makes the report small")]
-Known = Annotated[str | None, Header(alias="If-None-Match", max_length=1000)]
-Range = Annotated[str | None, Header(alias="Range", max_length=100)]
-IfRange = Annotated[str | None, Header(alias="If-Range", max_length=100)]
 
 
+@router.head("/jobs/{job_id}/data_report", include_in_schema=False)
 @router.get("/jobs/{job_id}/data_report", response_class=Response)
 def report_of_job(
-    job_id: str, sessions: SessionsOf, caller: Caller, store: StoreOf, thumbnails: Thumbnails = True,
-    if_none_match: Known = None,
+    job_id: str, sessions: SessionsOf, caller: DataReader, store: StoreOf, asked: Conditions,
+    thumbnails: Thumbnails = True,
 ) -> Response:  # fmt: skip
     """The report on the data that the job trains on, or that it failed for; there from the event `data.report` on."""
-    return _report(store, _folder(sessions, caller, job_id, "train"), if_none_match, thumbnails=thumbnails)
+    return _report(store, _folder(sessions, caller, job_id, "train"), asked, thumbnails=thumbnails)
 
 
+@router.head("/dataset_checks/{check_id}/data_report", include_in_schema=False)
 @router.get("/dataset_checks/{check_id}/data_report", response_class=Response)
 def report_of_check(
-    check_id: str, sessions: SessionsOf, caller: Caller, store: StoreOf, thumbnails: Thumbnails = True,
-    if_none_match: Known = None,
+    check_id: str, sessions: SessionsOf, caller: DataReader, store: StoreOf, asked: Conditions,
+    thumbnails: Thumbnails = True,
 ) -> Response:  # fmt: skip
     """The report on the data: counts, class balance, and each finding with its worst examples."""
-    return _report(store, _folder(sessions, caller, check_id, "check"), if_none_match, thumbnails=thumbnails)
+    return _report(store, _folder(sessions, caller, check_id, "check"), asked, thumbnails=thumbnails)
 
 
+@router.head("/jobs/{job_id}/data_report/removed", include_in_schema=False)
 @router.get("/jobs/{job_id}/data_report/removed", response_class=StreamingResponse)
 def removed_by_job(
-    job_id: str, sessions: SessionsOf, caller: Caller, store: StoreOf, if_none_match: Known = None,
-    range_header: Range = None, if_range: IfRange = None,
-) -> Response:  # fmt: skip
+    job_id: str, sessions: SessionsOf, caller: DataReader, store: StoreOf, asked: Conditions
+) -> Response:
     """Everything that was left out, one JSON object a line with its reason; a `Range` resumes a broken download."""
-    return _removed(store, _folder(sessions, caller, job_id, "train"), if_none_match, range_header, if_range)
+    return _removed(store, _folder(sessions, caller, job_id, "train"), asked)
 
 
+@router.head("/dataset_checks/{check_id}/data_report/removed", include_in_schema=False)
 @router.get("/dataset_checks/{check_id}/data_report/removed", response_class=StreamingResponse)
 def removed_by_check(
-    check_id: str, sessions: SessionsOf, caller: Caller, store: StoreOf, if_none_match: Known = None,
-    range_header: Range = None, if_range: IfRange = None,
-) -> Response:  # fmt: skip
+    check_id: str, sessions: SessionsOf, caller: DataReader, store: StoreOf, asked: Conditions
+) -> Response:
     """Everything that a job on this data would leave out, one JSON object a line with its reason."""
-    return _removed(store, _folder(sessions, caller, check_id, "check"), if_none_match, range_header, if_range)
+    return _removed(store, _folder(sessions, caller, check_id, "check"), asked)
 
 
 def _folder(sessions: Sessions, caller: Principal, job_id: str, work: Work) -> str:
@@ -79,16 +79,12 @@ def _folder(sessions: Sessions, caller: Principal, job_id: str, work: Work) -> s
     raise Problem(404, Code.NOT_FOUND, "There is no data report yet", hint=hint, retryable=job.status not in TERMINAL)
 
 
-def _report(store: Store, folder: str, if_none_match: str | None, *, thumbnails: bool) -> Response:
-    headers = {"ETag": store.tag(folder, REPORT_FILE), "Cache-Control": "private, no-cache"}
-    if _is_known(headers["ETag"], if_none_match):
-        return Response(status_code=304, headers=headers)
-    file = store.open(folder, REPORT_FILE)
+def _report(store: Store, folder: str, asked: Asked, *, thumbnails: bool) -> Response:
     if thumbnails:
-        return send(file, file.seek(0, 2), "application/json", headers=headers)
-    with file:
+        return download(store, asked, folder, REPORT_FILE, "application/json")
+    with store.open(folder, REPORT_FILE) as file:
         small = _without_thumbnails(json.load(file))
-    return Response(json.dumps(small, ensure_ascii=False), 200, headers, "application/json")
+    return send_bytes(json.dumps(small, ensure_ascii=False).encode(), asked, "application/json")
 
 
 def _without_thumbnails(value: Any) -> Any:
@@ -97,18 +93,5 @@ def _without_thumbnails(value: Any) -> Any:
     return [_without_thumbnails(inner) for inner in value] if isinstance(value, list) else value
 
 
-def _removed(
-    store: Store, folder: str, if_none_match: str | None, range_header: str | None, if_range: str | None
-) -> Response:
-    headers = {"ETag": store.tag(folder, REMOVED_FILE), "Cache-Control": "private, no-cache"}
-    if _is_known(headers["ETag"], if_none_match):
-        return Response(status_code=304, headers=headers)
-    if if_range is not None and if_range != headers["ETag"]:
-        range_header = None  # the client holds a part of another list
-    file = store.open(folder, REMOVED_FILE)
-    return send(file, file.seek(0, 2), "application/x-ndjson", range_header=range_header, headers=headers)
-
-
-def _is_known(tag: str, if_none_match: str | None) -> bool:
-    known = [one.strip().removeprefix("W/") for one in (if_none_match or "").split(",")]
-    return tag in known or "*" in known
+def _removed(store: Store, folder: str, asked: Asked) -> Response:
+    return download(store, asked, folder, REMOVED_FILE, "application/x-ndjson")

@@ -51,8 +51,8 @@ class CheckpointAnswer(Answer):
     epoch: float
     metrics: JsonObject
     size_bytes: int
-    sha256: str = Field(description="of the manifest, which holds the sha256 of every file")
-    files: dict[str, int]
+    files: dict[str, int] = Field(description="bytes by name")
+    sha256: dict[str, str] = Field(description="of every file, by name, in hexadecimal digits")
     kept_because: str
     pinned: bool
     created_at: Instant

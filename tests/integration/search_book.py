@@ -92,7 +92,8 @@ class Book:
     def saved(self, attempt: Attempt, step: int) -> reports.CheckpointSaved:
         return reports.CheckpointSaved(
             path=f"jobs/{self.id}/trial-{attempt.trial}/attempt-{attempt.number}/step-{step:08d}", step=step, epoch=1,
-            metrics={}, size_bytes=10, sha256="0" * 64, kept_because="last", files={"model.safetensors": 10},
+            metrics={}, size_bytes=10, kept_because="last", files={"model.safetensors": 10},
+            sha256={"model.safetensors": "0" * 64},
         )  # fmt: skip
 
     def trial(self, number: int) -> Trial:

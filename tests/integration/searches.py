@@ -86,7 +86,7 @@ class Book:
             session.add(
                 Checkpoint(
                     id=name, job_id=self.job_id, trial=number, attempt=1, path=f"jobs/{name}", step=step, epoch=1.0,
-                    metrics={}, size_bytes=1, sha256="0", files={}, kept_because=kept_because,
+                    metrics={}, size_bytes=1, files={}, sha256={}, kept_because=kept_because,
                 )
             )  # fmt: skip
         return name

@@ -32,8 +32,8 @@ def metric(step: int, value: float) -> reports.Metric:
 
 def checkpoint(step: int, path: str) -> reports.CheckpointSaved:
     return reports.CheckpointSaved(
-        path=path, step=step, epoch=1, metrics={"validation/loss": 0.5}, size_bytes=10, sha256="0" * 64,
-        kept_because="best", files={"model.safetensors": 10},
+        path=path, step=step, epoch=1, metrics={"validation/loss": 0.5}, size_bytes=10,
+        kept_because="best", files={"model.safetensors": 10}, sha256={"model.safetensors": "0" * 64},
     )  # fmt: skip
 
 

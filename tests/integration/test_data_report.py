@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -166,14 +167,16 @@ def test_the_store_may_be_a_bucket(tmp_path: Path, settings: Settings) -> None:
         )  # fmt: skip
         client.create_bucket(Bucket="bucket")
         client.put_object(Bucket="bucket", Key="store/jobs/x/data_report.json", Body=b"[1]")
-        first = store.tag("jobs/x", "data_report.json")
+        first = store.look("jobs/x", "data_report.json")
         with store.open("jobs/x", "data_report.json") as file:
             assert file.read() == b"[1]"
-        assert store.tag("jobs/x", "data_report.json") == first
+        assert store.look("jobs/x", "data_report.json") == first
+        assert store.sha256("jobs/x", "data_report.json") == hashlib.sha256(b"[1]").hexdigest()
         client.put_object(Bucket="bucket", Key="store/jobs/x/data_report.json", Body=b"[2]")
-        assert store.tag("jobs/x", "data_report.json") != first
+        assert store.look("jobs/x", "data_report.json") != first
+        assert store.sha256("jobs/x", "data_report.json") == hashlib.sha256(b"[2]").hexdigest()
         with pytest.raises(Problem, match="not in the store") as problem:
-            store.tag("jobs/x", "removed.jsonl")
+            store.look("jobs/x", "removed.jsonl")
         assert problem.value.status == 404
     finally:
         server.stop()
@@ -182,7 +185,7 @@ def test_the_store_may_be_a_bucket(tmp_path: Path, settings: Settings) -> None:
 def test_a_bucket_that_refuses_the_connection_is_a_503(settings: Settings, tmp_path: Path) -> None:
     store = bucket(settings, tmp_path, f"http://127.0.0.1:{free_port()}")
     with pytest.raises(Problem, match="does not answer") as problem:
-        store.tag("jobs/x/data_report", "data_report.json")
+        store.look("jobs/x/data_report", "data_report.json")
     assert problem.value.status == 503
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,8 @@ def test_exports_are_listed_and_downloaded_in_ranges(client: httpx2.Client, cont
     (tmp_path / path / "card.json").write_bytes(b"{}")
     saved = reports.ArtifactSaved(
         path=path, artifact="export", format="onnx", step=10, size_bytes=12,
-        files={"model.onnx": 10, "card.json": 2}, sha256={"model.onnx": "a" * 64, "card.json": "b" * 64},
+        files={"model.onnx": 10, "card.json": 2},
+        sha256={"model.onnx": sha256(b"0123456789").hexdigest(), "card.json": sha256(b"{}").hexdigest()},
         about={"checked": True},
     )  # fmt: skip
     control.report(attempt, saved)

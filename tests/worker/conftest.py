@@ -76,7 +76,7 @@ def train(run, mode):
             time.sleep(0.01)  # the pace of a training step
         events.append(CheckpointSaved(
             path=f"jobs/job_1/trial-0/attempt-1/step-{step:08d}", step=step, epoch=0, metrics={}, size_bytes=1,
-            sha256="", kept_because="last", files={},
+            kept_because="last", files={}, sha256={},
         ))
         run.write_outcome(Outcome(result="stopped", phase="running", step=step))
     return 0

@@ -74,7 +74,7 @@ class Content:
 class Saved:
     path: str
     files: dict[str, int]
-    sha256: str
+    sha256: dict[str, str]
 
 
 def write_tensors(store: Store, path: str, snapshot: Snapshot, rank: int = 0, world_size: int = 1) -> Records:
@@ -101,8 +101,9 @@ def finish(store: Store, path: str, texts: dict[str, bytes], manifest: Manifest)
         files[name] = FileRecord(size=len(text), sha256=hashlib.sha256(text).hexdigest())
     content = sealed(manifest.model_copy(update={"files": files}))
     store.complete(path, MANIFEST, content)
-    sizes = {name: record.size for name, record in files.items()} | {MANIFEST: len(content)}
-    return Saved(path, sizes, hashlib.sha256(content).hexdigest())
+    files[MANIFEST] = FileRecord(size=len(content), sha256=hashlib.sha256(content).hexdigest())
+    sizes = {name: record.size for name, record in files.items()}
+    return Saved(path, sizes, {name: record.sha256 for name, record in files.items()})
 
 
 def tensor_file(kind: str, rank: int, world_size: int) -> str:

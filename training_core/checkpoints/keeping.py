@@ -103,9 +103,9 @@ class Checkpoints:
             epoch=round(epoch, 6),
             metrics=state.latest_metrics,
             size_bytes=0,
-            sha256="",
             kept_because="best" if is_best else "last",
             files={},
+            sha256={},
         )
         written = self._thread.submit(self._writer.write, path, snapshot, problems)
         self._on_its_way = _OnItsWay(report, before, state, problems, written)

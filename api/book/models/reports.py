@@ -55,6 +55,7 @@ class MetricChunk(Base):
 
 class Checkpoint(Base):
     """`path` is relative to the store; a row exists only for a checkpoint whose manifest was written.
+    `sha256` and sizes (`files`) are by name, the manifest's too.
 
     While `pinned_at` is set its folder holds a file that keeps retention away.
     """
@@ -70,8 +71,8 @@ class Checkpoint(Base):
     epoch: Mapped[float]
     metrics: Mapped[JsonObject]
     size_bytes: Mapped[int] = mapped_column(BigInteger)
-    sha256: Mapped[str]
     files: Mapped[JsonObject]
+    sha256: Mapped[JsonObject]
     kept_because: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     deleted_at: Mapped[datetime | None]
