@@ -104,15 +104,17 @@ def _data_report(row: Job) -> schemas.DataReportSummary | None:
 
 def job_progress(row: Job, so_far: Spent) -> schemas.Progress | None:
     if not queries.is_search(row):
-        return training_progress(row.progress)
+        return training_progress(row.progress, Status(row.status))
     return render_search.progress(row, Search.model_validate(row.spec["search"]), so_far)
 
 
-def training_progress(told: dict[str, Any] | None) -> schemas.Progress | None:
-    """Of one training, as it last reported."""
+def training_progress(told: dict[str, Any] | None, state: Status) -> schemas.Progress | None:
+    """Of one training, as it last reported; at its end nothing is left to wait for, and a success has done it all."""
     if not told:
         return None
     facts = {key: told[key] for key in ("fraction", "epoch", "step", "eta_seconds")}
+    if state in status.TERMINAL:
+        facts |= {"eta_seconds": 0.0} | ({"fraction": 1.0} if state == Status.SUCCEEDED else {})
     return schemas.Progress(**facts, samples_per_second=told["images_per_second"])
 
 

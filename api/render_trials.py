@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from api import accounts, render, schemas
 from api.book import costs, queries
 from api.book.models import Attempt, Job, Trial
-from api.book.status import TERMINAL
+from api.book.status import TERMINAL, Status
 from api.links import link
 from api.search import listing
 from api.search.listing import Belongings
@@ -66,7 +66,7 @@ def _shared(row: Job, search: Search | None, trial: Trial, own: Belongings) -> d
         "until": trial.until,
         "reached": trial.reached,
         "checkpoint": kept.id if kept is not None else None,
-        "progress": render.training_progress(told.progress),
+        "progress": render.training_progress(told.progress, Status(trial.status)),
         "attempt": trial.attempt,
         "device_seconds": round(sum(_device_seconds(one, row.updated_at) for one in attempts), 3),
         "error": schemas.JobError.model_validate(told.error) if told.error else None,

@@ -50,6 +50,7 @@ FEW_IMAGES_FOR_BATCH_NORM = 8
 # What the outcome says of each.
 ENDINGS: dict[Ending, tuple[str, Reason | None]] = {
     "completed": ("completed", None),
+    "early_stopped": ("completed", Reason.EARLY_STOPPED),
     "rung_reached": ("completed", Reason.RUNG_REACHED),
     "stopped": ("stopped", None),
 }
@@ -111,7 +112,7 @@ class Attempt:
             self._phase = "running"
             with Accounting(self._training) as accounting:
                 ending = fit(self._training, accounting)
-                if ending == "completed":
+                if ending in {"completed", "early_stopped"}:
                     with self._clock.phase("finish"):
                         check_labels(self._training)
                         export_models(self._training)

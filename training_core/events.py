@@ -192,6 +192,8 @@ class RungReached(Report):
 
 
 class EarlyStopped(Report):
+    """The training ended before its plan; `target` is there where it was reached, else the patience was used up."""
+
     kind: Literal["early_stopped"] = "early_stopped"
     step: int
     epoch: float
@@ -199,6 +201,7 @@ class EarlyStopped(Report):
     best: float
     best_step: int
     patience: int
+    target: float | None = None
 
 
 class AlertRaised(Report):

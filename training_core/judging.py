@@ -8,7 +8,7 @@ from contextlib import nullcontext
 import torch
 from torch import nn
 
-from training_core.algorithm.early_stop import decide
+from training_core.algorithm.early_stop import decide, reached
 from training_core.checkpoints.sharding import cut_like, is_sharded
 from training_core.data.sample import Indices
 from training_core.events import EarlyStopped, Summary
@@ -83,15 +83,17 @@ def put(network: nn.Module, weights: Tensors) -> None:
 def finish(training: Training, pace: Pace) -> None:
     """Put the result into the network, the best model or the last one, test it, once, and sum up."""
     state, rule, reports = training.state, training.plan.early_stopping, training.reports
-    if state.early_stopped and rule is not None and state.step < training.plan.total_steps:
+    if training.stopped_early and rule is not None:
+        best = state.best if state.best is not None else math.nan
         reports.say(
             EarlyStopped(
                 step=state.step,
                 epoch=round(training.epoch, 6),
                 metric=rule.metric,
-                best=state.best if state.best is not None else math.nan,
+                best=best,
                 best_step=state.best_step,
                 patience=rule.patience,
+                target=rule.target if reached(best, rule) else None,
             )
         )
     restore_best = (rule or EarlyStopping()).restore_best

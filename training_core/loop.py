@@ -20,13 +20,20 @@ from training_core.wire import Reason
 
 NON_FINITE_LOSSES_ALLOWED = 2
 
-Ending = Literal["completed", "rung_reached", "stopped"]
+Ending = Literal["completed", "early_stopped", "rung_reached", "stopped"]
 
 
 def fit(training: Training, accounting: Accounting) -> Ending:
     """Train to the end of the plan or to an early stop, to a rung of a search, or to the stop file."""
-    state, plan = training.state, training.plan
     pace = Pace(training, accounting)
+    try:
+        return _fit(training, accounting, pace)
+    finally:
+        pace.tell_last_step()
+
+
+def _fit(training: Training, accounting: Accounting, pace: Pace) -> Ending:
+    state, plan = training.state, training.plan
     batches = accounting.batches()
     while state.step < training.end_step and not state.early_stopped:
         training.meter.lap("loop")
@@ -60,11 +67,13 @@ def fit(training: Training, accounting: Accounting) -> Ending:
             return "stopped"
     accounting.steps_end()
     if not training.is_complete:
+        pace.tell_last_step()
         come_to_rung(training)
         return "rung_reached"
     training.settle()
+    pace.tell_last_step()
     finish(training, pace)
-    return "completed"
+    return "early_stopped" if training.stopped_early else "completed"
 
 
 def log(training: Training, part: torch.Tensor, pace: Pace, accounting: Accounting) -> None:

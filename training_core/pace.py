@@ -26,6 +26,8 @@ class Pace:
 
     def __init__(self, training: Training, accounting: Accounting) -> None:
         self._training, self._accounting = training, accounting
+        self._told: tuple[int, float] | None = None
+        self._last_speed = 0.0
         self._start_step = training.state.step
         self._started = self._saved_at = self._told_at = time.perf_counter()
         self._measured = (training.state.step, 0.0)
@@ -72,17 +74,30 @@ class Pace:
         self._saved_at = time.perf_counter()
 
     def tell_progress(self, images_per_second: float) -> None:
-        state, now = self._training.state, time.perf_counter()
-        if now - self._told_at < PROGRESS_SECONDS and state.step < self._training.last_step:
+        """Now and then, and at the last step."""
+        self._last_speed = images_per_second
+        now = time.perf_counter()
+        if now - self._told_at < PROGRESS_SECONDS and self._training.state.step < self._training.last_step:
             return
         self._told_at = now
-        seconds_per_step = (now - self._started) / max(1, state.step - self._start_step)
+        self._tell()
+
+    def tell_last_step(self) -> None:
+        """However the training ends here, its progress is that of its last step; nothing where that is known."""
+        if self._training.state.step > 0 and self._told != (self._training.state.step, self._training.fraction):
+            self._tell()
+
+    def _tell(self) -> None:
+        state, fraction = self._training.state, self._training.fraction
+        self._told = (state.step, fraction)
+        seconds_per_step = (time.perf_counter() - self._started) / max(1, state.step - self._start_step)
+        left = 0 if fraction == 1.0 else self._training.last_step - state.step
         self._training.reports.say(
             Progress(
                 step=state.step,
                 epoch=round(self._training.epoch, 6),
-                fraction=state.step / self._training.last_step,
-                images_per_second=images_per_second,
-                eta_seconds=round(seconds_per_step * (self._training.last_step - state.step), 2),
+                fraction=fraction,
+                images_per_second=self._last_speed,
+                eta_seconds=round(seconds_per_step * left, 2),
             )
         )

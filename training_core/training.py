@@ -88,6 +88,16 @@ class Training:
     def is_complete(self) -> bool:
         return self.state.early_stopped or self.state.step >= self.last_step
 
+    @property
+    def stopped_early(self) -> bool:
+        """Whether the rule of early stopping ended it before its plan did."""
+        return self.state.early_stopped and self.state.step < self.plan.total_steps
+
+    @property
+    def fraction(self) -> float:
+        """Of the steps that there are to do: all of them once it is complete, however early it stopped."""
+        return 1.0 if self.is_complete else self.state.step / self.last_step
+
     def judged_weights(self) -> Tensors:
         """The complete network as it is judged, not copied."""
         return self.ema.tensors() if self.ema is not None else self.network.state_dict()

@@ -53,8 +53,7 @@ def _complete(session: Session, job: Job, trial: Trial, reason: Reason) -> None:
         studies.end_trial(session, job, trial, Reason.OBJECTIVE_MISSING, why, error={"hint": hint})
         return
     trial.values = {**values}
-    if reason == Reason.COMPLETED:
-        trial.reached = 1.0
+    trial.reached = 1.0
     told = ", ".join(f"{metric} {value:.6g}" for metric, value in values.items())
     studies.end_trial(session, job, trial, reason, f"{_WORDS[reason]}: {told}")
 

@@ -71,8 +71,7 @@ def describe(session: Session, job: Job, trial: Trial, attempt: Attempt, report:
             of.efficiency = facts
             attempt.training_seconds, attempt.evaluation_seconds = _spent_on(report.account)
         case reports.EarlyStopped():
-            message = f"No new best {report.metric} in {report.patience} evaluations; the best was {report.best:.4g}"
-            event("trial.early_stopped" if of is trial else "job.early_stopped", message)
+            event("trial.early_stopped" if of is trial else "job.early_stopped", _why_early(report))
         case reports.AlertRaised():
             level = findings.ALERT_LEVELS.get(report.alert, "warning")
             event("alert.raised", report.message, {**facts["data"], "alert": report.alert}, level)
@@ -93,6 +92,12 @@ def _spent_on(account: JsonObject) -> tuple[float, float]:
     """Seconds in steps and in evaluations, by an efficiency account."""
     steps = sum(part["seconds"] for part in account.get("steps", {}).values())
     return steps, account.get("phases", {}).get("evaluate", {}).get("seconds", 0.0)
+
+
+def _why_early(report: reports.EarlyStopped) -> str:
+    if report.target is not None:
+        return f"{report.metric} reached its target {report.target:g}: {report.best:.4g} at step {report.best_step}"
+    return f"No new best {report.metric} in {report.patience} evaluations; the best was {report.best:.4g}"
 
 
 def _data_reported(report: reports.DataReported) -> str:

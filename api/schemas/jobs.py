@@ -28,7 +28,11 @@ class Phases(Answer):
 
 
 class Progress(Answer):
-    """Of a training `epoch`, `step` and `samples_per_second`; of a search its trials, those ended and all."""
+    """Of a training `epoch`, `step` and `samples_per_second`; of a search its trials, those ended and all.
+
+    `step` and `epoch` are those of the last step, also after the end. `fraction` is of the steps that there are to do:
+    1 for a job that succeeded, however early it stopped. `eta_seconds` is 0 at any end.
+    """
 
     fraction: float
     epoch: float | None = None

@@ -23,6 +23,7 @@ from training_core.parallel.distributed import Ranks
 from training_core.plan import choose_plan
 from training_core.planning import PROBE_FOLDER, SHORT_RUN_SECONDS, data_facts, in_time, plan_compute
 from training_core.rung import LEAST_IMAGES, images_at
+from training_core.wire import Reason
 
 CURVES = ("train/loss", "train/learning_rate", "validation/loss", "validation/accuracy", "test/loss", "test/accuracy")
 TENSORS = ("model.safetensors", "raw.safetensors", "optimizer.safetensors")
@@ -116,7 +117,7 @@ def test_a_trial_that_ends_before_its_rung_is_complete(tmp_path: Path, images: P
     }
     run = make_run(tmp_path, f"file://{images}", training=training, rung=1, until=0.9)
     assert train_inside(run) == 0, run.outcome
-    assert (run.outcome.result, run.outcome.reason) == ("completed", None)
+    assert (run.outcome.result, run.outcome.reason) == ("completed", Reason.EARLY_STOPPED)
     assert run.outcome.step == 6
     assert {"early_stopped", "summary"} <= set(run.kinds())
     assert "rung_reached" not in run.kinds()
