@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
 
-from fastapi import FastAPI, Request, Response
-from fastapi.openapi.utils import get_openapi
+from fastapi import Depends, FastAPI
 from fastapi.staticfiles import StaticFiles
-from ulid import ULID
 
-from api import errors, production
+from api import errors, openapi, production
+from api.addresses import AddressCheck
 from api.bells import Bells
+from api.bodies.reader import BodyReader
 from api.book.database import make_engine, make_sessions
-from api.dataset_check import CheckSpec
 from api.headers import SecurityHeaders
 from api.limits import BodyLimit
 from api.links import PublicUrl
 from api.profiles import Profiles
+from api.request_ids import Faults, RequestIds
 from api.routes import (
     artifacts,
     checkpoints,
@@ -38,11 +36,9 @@ from api.routes import (
 from api.settings import Settings
 from api.store import Store
 from training_core.settings import load
-from training_core.spec import JobSpec
 
 VERSION = "0.1.0"
 PAGES = Path(__file__).with_name("static")
-_REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -59,16 +55,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         listening.cancel()
         with suppress(asyncio.CancelledError):
             await listening
+        await app.state.bodies.close()
         engine.dispose()
 
     app = FastAPI(
         title="Trainyard", version=VERSION, lifespan=lifespan, summary="POST a training job, watch it train.",
-        docs_url=None, redoc_url=None,
+        docs_url=None, redoc_url=None, redirect_slashes=False, dependencies=[Depends(AddressCheck())],
+        generate_unique_id_function=openapi.operation_id,
     )  # fmt: skip
     app.state.settings, app.state.bells = settings, bells
     app.state.sessions = make_sessions(engine)
     app.state.profiles = Profiles.load(settings.profiles_file)
     app.state.store = Store(settings)
+    app.state.bodies = BodyReader()
     errors.install(app)
     for part in (
         jobs, trials, plans, events, metrics, checkpoints, artifacts, data_reports, dataset_checks, fleet, health
@@ -76,57 +75,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.include_router(part.router)
     app.mount("/docs", StaticFiles(directory=PAGES / "docs", html=True), name="docs")
     app.add_middleware(BodyLimit, limit_bytes=settings.body_limit_bytes, receive_seconds=settings.receive_seconds)
-    app.middleware("http")(_name_request)
+    app.add_middleware(Faults)
     app.add_middleware(PublicUrl, public_url=settings.public_url)
     app.add_middleware(SecurityHeaders, public_url=settings.public_url)
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    app.add_middleware(RequestIds)
+    app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]
     return app
-
-
-async def _name_request(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-    """Every response carries `Request-Id`: the client's own when it is harmless, else a new one."""
-    given = request.headers.get("request-id", "")
-    request.state.request_id = given if _REQUEST_ID.fullmatch(given) else f"req_{ULID()}"
-    response = await call_next(request)
-    response.headers["Request-Id"] = request.state.request_id
-    return response
-
-
-def _openapi(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's document, with our problem in place of its own 422 and the specs that the POSTs take."""
-    if app.openapi_schema:
-        return app.openapi_schema
-    document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
-    schemas = document["components"]["schemas"]
-    for name, model in (("JobSpec", JobSpec), ("DatasetCheckSpec", CheckSpec)):
-        spec = model.model_json_schema(ref_template="#/components/schemas/{model}")
-        schemas.update(spec.pop("$defs"))
-        schemas[name] = spec
-    for name in ("HTTPValidationError", "ValidationError"):
-        schemas.pop(name, None)
-    schemas["Problem"] = _PROBLEM
-    problem = {"content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}}
-    for path in document["paths"].values():
-        for operation in path.values():
-            operation["responses"].pop("422", None)
-            operation["responses"]["default"] = {"description": "A problem (RFC 9457)", **problem}
-    app.openapi_schema = document
-    return document
-
-
-_PROBLEM = {
-    "type": "object",
-    "required": ["type", "title", "status", "detail", "code", "retryable"],
-    "properties": {
-        "type": {"type": "string"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "instance": {"type": "string"},
-        "code": {"type": "string", "enum": [str(code) for code in errors.Code]},
-        "request_id": {"type": "string"},
-        "retryable": {"type": "boolean"},
-        "hint": {"type": "string"},
-        "errors": {"type": "array", "items": {"type": "object"}},
-    },
-}

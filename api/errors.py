@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from enum import StrEnum
 from typing import Any
 
 import psycopg
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
+from fastapi.routing import iter_route_contexts
 from sqlalchemy.exc import DataError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
+from api.bodies.entries import entries_of
 from api.book.lifecycle import InvalidTransition
 
 log = logging.getLogger("trainyard.api")
@@ -41,6 +41,7 @@ class Code(StrEnum):
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
     UNSUPPORTED = "unsupported"
     RANGE_NOT_SATISFIABLE = "range_not_satisfiable"
+    OVERLOADED = "overloaded"
     INTERNAL_ERROR = "internal_error"
     STORE_UNREACHABLE = "store_unreachable"
     DATABASE_UNREACHABLE = "database_unreachable"
@@ -104,9 +105,9 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)  # noqa: S101
         return _invalid(error).response(request)
 
-    def http(request: Request, error: Exception) -> JSONResponse:
+    def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101
-        return _http(error).response(request)
+        return no_such_method(request) if error.status_code == 405 else _http(error).response(request)
 
     def unreachable(request: Request, error: Exception) -> JSONResponse:
         log.warning("database: %s", type(error).__name__)
@@ -119,25 +120,37 @@ def install(app: FastAPI) -> None:
         detail = "A value holds a character that cannot be stored, such as NUL"
         return Problem(422, Code.INVALID_REQUEST, detail).response(request)
 
-    def broken(request: Request, error: Exception) -> JSONResponse:
-        log.error("unexpected error", exc_info=error)
-        detail = "An unexpected error; the request id finds it in the server's log"
-        return Problem(500, Code.INTERNAL_ERROR, detail).response(request)
-
     app.add_exception_handler(Problem, problem)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
     for kind in (OperationalError, InterfaceError, PoolTimeout, psycopg.OperationalError):
         app.add_exception_handler(kind, unreachable)
     app.add_exception_handler(DataError, unstorable)
-    app.add_exception_handler(Exception, broken)
+
+
+def no_such_method(request: Request) -> Response:
+    """A 405 that names all that there are; to `OPTIONS` that is the answer itself."""
+    allowed = ", ".join(sorted({"OPTIONS", *methods_at(request.app, request.url.path)}))
+    if request.method == "OPTIONS":
+        return Response(status_code=204, headers={"Allow": allowed})
+    detail, hint = "This address does not take this method", f"It takes {allowed}"
+    return Problem(405, Code.METHOD_NOT_ALLOWED, detail, hint=hint, headers={"Allow": allowed}).response(request)
+
+
+def methods_at(app: FastAPI, path: str) -> set[str]:
+    """Of all routes at an address; the first one that fits knows of its own alone."""
+    found: set[str] = set()
+    for route in iter_route_contexts(app.routes):
+        if route.methods and route.path_regex.match(path):
+            found |= route.methods
+    return found
 
 
 def _http(error: HTTPException) -> Problem:
-    code = {404: Code.NOT_FOUND, 405: Code.METHOD_NOT_ALLOWED}.get(error.status_code, Code.INVALID_REQUEST)
-    detail = {404: "There is nothing at this address", 405: "This address does not take this method"}
-    text = detail.get(error.status_code, "The request could not be answered")
-    return Problem(error.status_code, code, text, headers=error.headers)
+    if error.status_code == 404:
+        hint = "Addresses have no slash at their end; /openapi.json lists them all"
+        return Problem(404, Code.NOT_FOUND, "There is nothing at this address", hint=hint)
+    return Problem(error.status_code, Code.INVALID_REQUEST, "The request could not be answered", headers=error.headers)
 
 
 def _invalid(error: RequestValidationError) -> Problem:
@@ -149,61 +162,8 @@ def _invalid(error: RequestValidationError) -> Problem:
 
 def invalid_request(faults: Sequence[Any], names: Mapping[str, Sequence[str]] | None = None) -> Problem:
     """A 422 with one entry for each wrong place; `names` gives the known fields at a pointer, for the nearest one."""
-    entries: dict[str, dict[str, Any]] = {}
-    for fault in faults:
-        entry = _entry(fault, names or {})
-        known = entries.setdefault(f"{entry.get('parameter')}{entry.get('pointer')}", entry)
-        if known is not entry and "allowed" in entry:
-            _add_alternative(known, entry, fault)
-    first = next(iter(entries.values()))
+    entries = entries_of(faults, names)
+    first = entries[0]
     where = first.get("pointer") or first.get("parameter") or "the body"
     count = f" (and {len(entries) - 1} more)" if len(entries) > 1 else ""
-    detail = f"{where}: {first['message']}{count}"
-    return Problem(422, Code.INVALID_REQUEST, detail, errors=list(entries.values()), hint=first.get("hint"))
-
-
-def _entry(fault: Any, names: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    source, *rest = fault["loc"]
-    place: dict[str, Any] = (
-        {"pointer": "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in rest)}
-        if source == "body"
-        else {"parameter": str(rest[0]) if rest else str(source)}
-    )
-    entry = {**place, "code": fault["type"], "message": _message(fault)}
-    if fault["type"] == "extra_forbidden":
-        parent = "/".join(str(part) for part in rest[:-1])
-        known = list(names.get(parent, ()))
-        if nearest := get_close_matches(str(rest[-1]), known, n=1, cutoff=0.6):
-            entry["did_you_mean"] = nearest[0]
-        entry["allowed"] = known
-    if fault["type"] in ("literal_error", "enum"):
-        allowed = re.findall(r"'([^']*)'", str(fault.get("ctx", {}).get("expected", "")))
-        entry["allowed"] = allowed
-        if nearest := get_close_matches(str(fault.get("input")), allowed, n=1, cutoff=0.6):
-            entry["did_you_mean"] = nearest[0]
-    return entry
-
-
-def _add_alternative(entry: dict[str, Any], other: Mapping[str, Any], fault: Any) -> None:
-    """A field that takes one thing or another, such as a number or `auto`, has a fault for each of them."""
-    entry["message"] += ", or " + " or ".join(f"'{name}'" for name in other["allowed"])
-    if "allowed" in entry:
-        entry["allowed"] = [*entry["allowed"], *other["allowed"]]
-    words = entry.get("allowed", other["allowed"])
-    if nearest := get_close_matches(str(fault.get("input")), words, n=1, cutoff=0.6):
-        entry["did_you_mean"] = nearest[0]
-
-
-def _message(fault: Any) -> str:
-    """pydantic's own words, without the parts that repeat the input."""
-    match fault["type"]:
-        case "extra_forbidden":
-            return "There is no such field"
-        case "value_error":
-            return str(fault.get("ctx", {}).get("error", "The value is not accepted"))
-        case "model_type" | "model_attributes_type":
-            return "Input should be an object"
-        case "json_invalid":
-            return "The body is not valid JSON"
-        case _:
-            return str(fault["msg"])
+    return Problem(422, Code.INVALID_REQUEST, f"{where}: {first['message']}{count}", errors=entries)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from decimal import Decimal
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from api.auth import Principal
+from api.bodies.spaces import as_fault
 from api.book import lifecycle
 from api.book.models import IdempotencyKey, Job
 from api.dataset_check import CheckSpec
@@ -22,85 +23,9 @@ from api.profiles import Profiles
 from api.search.load import misfits
 from api.settings import Settings
 from training_core.failure import Failed
-from training_core.spec import JobSpec, Part
-from training_core.spec.space_faults import faults
+from training_core.spec import JobSpec
 from training_core.spec.space_values import Fault
 from training_core.together import check_together
-
-Asked = TypeVar("Asked", bound=Part)
-Place = tuple[int | str, ...]
-
-
-def parse(body: bytes, asked: type[Asked]) -> Asked:
-    """The spec in a request body; raises a 400 for broken JSON and a 422 that points at each wrong place."""
-    try:
-        document = json.loads(body, object_pairs_hook=_without_duplicates)
-    except (ValueError, RecursionError) as error:
-        duplicate = str(error) if isinstance(error, _DuplicateName) else None
-        detail = duplicate or "The body is not valid JSON"
-        raise Problem(400, Code.MALFORMED_JSON, detail, hint="Send one JSON object as UTF-8") from None
-    try:
-        return asked.model_validate(document)
-    except ValidationError as error:
-        raise invalid_request(_faults(error, document), _field_names(asked)) from None
-
-
-class _DuplicateName(ValueError):
-    pass
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) < len(pairs):
-        raise _DuplicateName("An object in the body names a field twice")
-    return members
-
-
-def _field_names(model: type[BaseModel], prefix: str = "") -> dict[str, list[str]]:
-    """Known fields by the path of their object, for the nearest valid name."""
-    names = {prefix: list(model.model_fields)}
-    for name, info in model.model_fields.items():
-        for part in (info.annotation, *getattr(info.annotation, "__args__", ())):
-            if isinstance(part, type) and issubclass(part, BaseModel):
-                names |= _field_names(part, f"{prefix}/{name}" if prefix else name)
-    return names
-
-
-def _faults(error: ValidationError, document: Any) -> list[dict[str, Any]]:
-    """Each with its place in what the client sent.
-
-    Of a field that takes a word or an object, the word is no news to someone who sent an object with a fault inside.
-    """
-    found = [(fault, *_place(fault, document)) for fault in error.errors(include_url=False)]
-    places = [place for _, place, _ in found]
-    return [
-        {**fault, "loc": ("body", *place)}
-        for fault, place, value in found
-        if not (isinstance(value, dict) and fault["type"] == "literal_error" and _has_one_inside(place, places))
-    ]
-
-
-def _has_one_inside(outer: Place, places: Sequence[Place]) -> bool:
-    return any(len(place) > len(outer) and place[: len(outer)] == outer for place in places)
-
-
-def _place(fault: Mapping[str, Any], document: Any) -> tuple[Place, Any]:
-    """Where the fault is, and the value that stands there.
-
-    Pydantic's location has names of union members too, which mean nothing to a client; and below a text that stands
-    for an object (`"augmentation": "light"`) the client wrote nothing.
-    """
-    path: list[int | str] = []
-    value, location = document, fault["loc"]
-    for index, part in enumerate(location):
-        is_missing = fault["type"] == "missing" and index == len(location) - 1
-        if isinstance(value, dict) and (part in value or is_missing):
-            path.append(part)
-            value = value.get(part)
-        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
-            path.append(part)
-            value = value[part]
-    return tuple(path), value
 
 
 def check(spec: JobSpec, profiles: Profiles, settings: Settings) -> None:
@@ -109,8 +34,6 @@ def check(spec: JobSpec, profiles: Profiles, settings: Settings) -> None:
     if profile != "auto" and profile not in profiles.by_name:
         raise invalid_request([_fault(("compute", "profile"), "profile", profile, list(profiles.by_name))])
     _check_uri(spec.dataset.uri, settings)
-    if found := faults(spec):
-        raise invalid_request([_space_fault(fault) for fault in found])
     try:
         check_together(spec)
     except Failed as problem:
@@ -122,17 +45,7 @@ def check_warm_start(session: Session, project_id: str, spec: JobSpec) -> None:
     found = misfits(session, project_id, spec)
     if found:
         places = [(("search", "warm_start", one.index), one.why) for one in found]
-        raise invalid_request([_space_fault(Fault(place, why)) for place, why in places])
-
-
-def _space_fault(fault: Fault) -> dict[str, Any]:
-    place = ("body", *fault.place)
-    if not fault.allowed:
-        return {"type": "value_error", "loc": place, "ctx": {"error": fault.message}}
-    expected = ", ".join(f"'{name}'" for name in fault.allowed)
-    return {
-        "type": "literal_error", "loc": place, "msg": fault.message, "input": fault.given, "ctx": {"expected": expected}
-    }  # fmt: skip
+        raise invalid_request([as_fault(Fault(place, why)) for place, why in places])
 
 
 def check_without_training(spec: CheckSpec, settings: Settings) -> None:
@@ -168,7 +81,7 @@ def submit(session: Session, caller: Principal, asked: JobSpec | CheckSpec, key:
     The key's row is in the job's own transaction. A second request with the same key waits on that row until the
     first has committed, and then finds its job; so concurrent retries make one job, whatever dies in between.
     """
-    digest = hashlib.sha256(asked.model_dump_json().encode()).digest()
+    digest = digest_of(asked)
     if key is not None and (known := _known(session, caller, key, digest)) is not None:
         return known, True
     try:
@@ -182,6 +95,16 @@ def submit(session: Session, caller: Principal, asked: JobSpec | CheckSpec, key:
         detail = "Another job or dataset check of this project has this external_id"
         hint = "GET /v1/jobs?external_id=… or GET /v1/dataset_checks?external_id=… finds it"
         raise Problem(409, Code.EXTERNAL_ID_TAKEN, detail, hint=hint) from None
+
+
+def digest_of(asked: BaseModel) -> bytes:
+    """SHA-256 of what is asked for, whatever the order of its members, and whether or not its defaults are written."""
+    document = json.dumps(asked.model_dump(), sort_keys=True, default=_plain)
+    return hashlib.sha256(document.encode()).digest()
+
+
+def _plain(value: object) -> str:
+    return f"{value.normalize():f}" if isinstance(value, Decimal) else str(value)
 
 
 class _TwinWasFirst(Exception):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Annotated
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Response
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.orm import Session
 
 from api import render, schemas, submission
 from api.auth import Principal
+from api.bodies.door import Json
 from api.book import lifecycle, queries, wishes
 from api.book.database import Sessions
 from api.book.models import Job
@@ -19,22 +21,23 @@ from api.errors import invalid_transition, not_found
 from api.links import link
 from api.profiles import Profiles
 from api.routes.events import AfterSeq, EventLimit, Types, page_of_events
-from api.routes.parameters import After, JsonBody, Key, Limit, Narrow, Waiting, body_of
+from api.routes.parameters import After, Key, Limit, Narrow, Waiting
 from api.watching import Look, answer_when_due, look_at, respond
 
-router = APIRouter(prefix="/v1/dataset_checks", tags=["data"])
+router = APIRouter(prefix="/v1/dataset_checks", tags=["dataset_checks"])
+
+CheckBody = Annotated[CheckSpec, Depends(Json(CheckSpec))]
 
 
-@router.post("", status_code=202, response_model=schemas.DatasetCheckAnswer, openapi_extra=body_of("DatasetCheckSpec"))
+@router.post("", status_code=202, response_model=schemas.DatasetCheckAnswer)
 async def submit(
-    sessions: SessionsOf, caller: Caller, profiles: ProfilesOf, settings: SettingsOf, body: JsonBody,
+    sessions: SessionsOf, caller: Caller, profiles: ProfilesOf, settings: SettingsOf, spec: CheckBody,
     idempotency_key: Key = None,
 ) -> Response:  # fmt: skip
     """Read, inspect and prepare a dataset without a training; a job on the same data finds it prepared on that host.
 
     It runs beside trainings on any worker and takes none of their devices. 202 with the check and its `Location`.
     """
-    spec = submission.parse(body, CheckSpec)
     submission.check_without_training(spec, settings)
     return await run_in_threadpool(_submit, sessions, caller, profiles, spec, idempotency_key)
 

@@ -20,23 +20,22 @@ from api.known_data import Hints
 from api.links import link
 from api.profiles import Profiles
 from api.routes import plans
-from api.routes.parameters import After, JsonBody, Key, Limit, Narrow, Waiting, body_of
+from api.routes.parameters import After, Key, Limit, Narrow, SpecBody, Waiting
 from api.watching import Look, answer_when_due, look_at, respond
 from training_core.spec import JobSpec
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 
-@router.post("", status_code=202, response_model=schemas.JobAnswer, openapi_extra=body_of("JobSpec"))
+@router.post("", status_code=202, response_model=schemas.JobAnswer)
 async def submit(
-    sessions: SessionsOf, caller: Caller, profiles: ProfilesOf, settings: SettingsOf, body: JsonBody,
+    sessions: SessionsOf, caller: Caller, profiles: ProfilesOf, settings: SettingsOf, spec: SpecBody,
     idempotency_key: Key = None, validate_only: bool = False,
 ) -> Response:  # fmt: skip
     """Book a training job; 202 with the job and its `Location`.
 
     `validate_only=true` answers 200 with warnings and the plan, and books nothing.
     """
-    spec = submission.parse(body, JobSpec)
     await run_in_threadpool(submission.check, spec, profiles, settings)
     if validate_only:
         await run_in_threadpool(_check_warm_start, sessions, caller, spec)

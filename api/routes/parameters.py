@@ -9,10 +9,13 @@ from typing import Annotated, Literal
 
 from fastapi import Depends, Header, Query, Request
 
+from api.bodies.door import Json
+from api.bodies.spaces import space_faults
 from api.book.queries import JobFilter
-from api.errors import Code, Problem, invalid_request
+from api.errors import Problem, invalid_request
 from api.settings import Settings
 from api.watching import Wait
+from training_core.spec import JobSpec
 
 Key = Annotated[
     str | None,
@@ -105,18 +108,7 @@ def _wait(
     return Wait(min(wait, settings.wait_limit_seconds), until, if_none_match)
 
 
-async def _json_body(request: Request) -> bytes:
-    if "json" not in request.headers.get("content-type", "application/json"):
-        raise Problem(415, Code.UNSUPPORTED_MEDIA_TYPE, "Send the spec as application/json")
-    return await request.body()
-
-
 Narrow = Annotated[JobFilter, Depends(_filter)]
 Waiting = Annotated[Wait, Depends(_wait)]
-JsonBody = Annotated[bytes, Depends(_json_body)]
-
-
-def body_of(schema: str) -> dict[str, object]:
-    """What OpenAPI shows as the body of a POST that parses its own JSON."""
-    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
-    return {"requestBody": {"required": True, "content": content}}
+# A route with a body takes it through this door alone, behind the caller's key in its list of parameters.
+SpecBody = Annotated[JobSpec, Depends(Json(JobSpec, space_faults))]

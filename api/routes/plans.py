@@ -13,7 +13,7 @@ from api.book.database import Sessions
 from api.deps import Caller, ProfilesOf, SessionsOf, SettingsOf
 from api.known_data import Hints
 from api.profiles import Profiles
-from api.routes.parameters import JsonBody, body_of
+from api.routes.parameters import SpecBody
 from training_core.spec import JobSpec
 
 router = APIRouter(prefix="/v1/plans", tags=["plans"])
@@ -31,17 +31,16 @@ def _hints(
 Told = Annotated[Hints, Depends(_hints)]
 
 
-@router.post("", response_model=schemas.PlanAnswer, openapi_extra=body_of("JobSpec"))
+@router.post("", response_model=schemas.PlanAnswer)
 async def make(
-    sessions: SessionsOf, caller: Caller, profiles: ProfilesOf, settings: SettingsOf, body: JsonBody, hints: Told
+    sessions: SessionsOf, caller: Caller, profiles: ProfilesOf, settings: SettingsOf, spec: SpecBody, hints: Told
 ) -> Response:
     """Every `auto` of a spec resolved with its reason, and a prediction of time, memory and cost; nothing is booked.
 
     Facts about the data come from earlier jobs and dataset checks on it, or from the query; `missing` says what is not
     known and how to find it out.
     """
-    spec = submission.parse(body, JobSpec)
-    submission.check(spec, profiles, settings)
+    await run_in_threadpool(submission.check, spec, profiles, settings)
     answer = await run_in_threadpool(plan, sessions, caller, profiles, spec, hints)
     return Response(answer.model_dump_json(), media_type="application/json")
 

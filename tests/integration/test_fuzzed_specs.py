@@ -9,8 +9,8 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from api.errors import Problem
-from api.submission import parse
+from api.bodies.reading import Refused, read
+from api.bodies.spaces import space_faults
 from training_core.spec import JobSpec
 
 SECRET = "AKIAVERYSECRET"
@@ -60,11 +60,11 @@ def test_a_mutilated_spec_is_booked_whole_or_refused_with_a_place(data: st.DataO
     well_answered(spec)
 
 
-def parsed(spec: Any) -> JobSpec | Problem:
+def parsed(spec: Any) -> JobSpec | Refused:
     try:
-        return parse(json.dumps(spec).encode(), JobSpec)
-    except Problem as problem:
-        return problem
+        return read(json.dumps(spec).encode(), JobSpec, space_faults)
+    except Refused as refused:
+        return refused
 
 
 def well_answered(spec: Any) -> None:
@@ -72,9 +72,9 @@ def well_answered(spec: Any) -> None:
     if isinstance(answer, JobSpec):
         assert JobSpec.model_validate_json(answer.model_dump_json()) == answer
         return
-    assert (answer.status, bool(answer.errors)) == (422, True)
-    assert SECRET not in json.dumps([{**entry, "pointer": ""} for entry in answer.errors]) + (answer.hint or "")
-    for entry in answer.errors:
+    assert (answer.status, bool(answer.entries)) == (422, True)
+    assert SECRET not in json.dumps([{**entry, "pointer": ""} for entry in answer.entries])
+    for entry in answer.entries:
         assert stands_at(entry["pointer"], spec) or entry["code"] == "missing", entry
 
 

@@ -8,19 +8,18 @@ from typing import Any
 import pytest
 
 from api.advice import warnings_for
-from api.errors import Problem
+from api.bodies.reading import Refused, read
 from api.profiles import BUILT_IN, Profiles
-from api.submission import parse
 from training_core.spec import JobSpec
 
 SPEC: dict[str, Any] = {"task": "image-classification", "dataset": {"uri": "file:///data/pets/"}}
 
 
 def faults(change: dict[str, Any]) -> list[dict[str, Any]]:
-    with pytest.raises(Problem) as caught:
-        parse(json.dumps({**SPEC, **change}).encode(), JobSpec)
+    with pytest.raises(Refused) as caught:
+        read(json.dumps({**SPEC, **change}).encode(), JobSpec)
     assert caught.value.status == 422
-    return [dict(entry) for entry in caught.value.errors]
+    return caught.value.entries
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""JSON bodies: bounded, read off the event loop where they are large, and refused with the place of each fault."""
