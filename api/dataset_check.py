@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from training_core.spec import Auto, Dataset, JobSpec, LabelKey, LabelValue, Name, Part, TaskName, Training
 
 
 class CheckSpec(Part):
     """Read, inspect and prepare the data as a job with this `dataset` and `image_size` would, and train nothing."""
+
+    model_config = ConfigDict(title="DatasetCheckSpec")
 
     name: Name | None = None
     external_id: Name | None = None

@@ -69,9 +69,9 @@ def _bodies(dependant: Dependant) -> Iterator[type[BaseModel]]:
 def _request_body(model: type[BaseModel], schemas: Document) -> Document:
     schema = model.model_json_schema(ref_template=REFERENCE)
     schemas.update(schema.pop("$defs", {}))
-    examples = schema.get("examples", [])
-    schemas[model.__name__] = schema
-    content: Document = {"schema": {"$ref": REFERENCE.format(model=model.__name__)}}
+    examples, name = schema.get("examples", []), schema.get("title", model.__name__)
+    schemas[name] = schema
+    content: Document = {"schema": {"$ref": REFERENCE.format(model=name)}}
     if examples:
         content["examples"] = {f"example_{number}": {"value": one} for number, one in enumerate(examples, 1)}
     return {"required": True, "content": {"application/json": content}}

@@ -15,6 +15,7 @@ from api import schemas
 from api.bells import Bells, ring
 from api.book.models import Job
 from api.book.status import TERMINAL
+from api.downloads import is_known
 
 PAUSE_SECONDS = {"queued": 5, "preparing": 2, "running": 2, "paused": 30}  # before it is worth asking again
 ENDED_PAUSE_SECONDS = 3600
@@ -47,7 +48,7 @@ async def answer_when_due(look: Callable[[], Look], bells: Bells, job_id: str, w
     async with bells.listening(job_id) as bell:
         seen = await run_in_threadpool(look)
         known = wait.if_none_match or seen.etag
-        while not seen.terminal and not (wait.until == "change" and seen.etag != known) and not AppStatus.should_exit:
+        while not seen.terminal and not (wait.until == "change" and _is_new(seen, known)) and not AppStatus.should_exit:
             remaining = deadline - asyncio.get_running_loop().time()
             if remaining <= 0:
                 break
@@ -55,9 +56,13 @@ async def answer_when_due(look: Callable[[], Look], bells: Bells, job_id: str, w
             bell.clear()
             seen = await run_in_threadpool(look)
     response = respond(seen, 200)
-    if seen.etag == wait.if_none_match:
+    if not _is_new(seen, wait.if_none_match):
         return Response(status_code=304, headers={name: response.headers[name] for name in ("etag", "retry-after")})
     return response
+
+
+def _is_new(seen: Look, known: str | None) -> bool:
+    return not is_known(seen.etag.removeprefix("W/"), known)
 
 
 def respond(seen: Look, status: int) -> Response:

@@ -21,7 +21,7 @@ from api.errors import invalid_transition, not_found
 from api.links import link
 from api.profiles import Profiles
 from api.routes.events import AfterSeq, EventLimit, Types, page_of_events
-from api.routes.parameters import After, Key, Limit, Narrow, Waiting
+from api.routes.parameters import After, Key, Limit, Narrow, Waiting, after_id
 from api.watching import Look, answer_when_due, look_at, respond
 
 router = APIRouter(prefix="/v1/dataset_checks", tags=["dataset_checks"])
@@ -59,7 +59,7 @@ def list_checks(
     """Dataset checks of this project, newest first."""
     limit = min(limit, 100)
     with sessions() as session:
-        rows = queries.list_jobs(session, caller.project_id, narrow, after=after, limit=limit, work="check")
+        rows = queries.list_jobs(session, caller.project_id, narrow, after=after_id(after), limit=limit, work="check")
         data = [render.dataset_check(session, row, profiles) for row in rows[:limit]]
     more = len(rows) > limit
     return schemas.Page(data=data, has_more=more, next_cursor=data[-1].id if more else None)

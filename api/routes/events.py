@@ -16,6 +16,8 @@ from api.book.database import Sessions
 from api.book.status import TERMINAL
 from api.deps import BellsOf, Caller, SessionsOf
 from api.errors import not_found
+from api.event_types import EVENT_TYPES
+from api.routes.parameters import some_of
 from api.stream import Cursor, follow
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["events"])
@@ -43,7 +45,8 @@ def page_of_events(
     session: Session, job_id: str, after: int, types: str | None, limit: int, trial: int | None = None
 ) -> schemas.Page[schemas.EventAnswer]:
     limit = min(limit, 1000)
-    rows = queries.events_after(session, job_id, after, limit + 1, types.split(",") if types else (), trial=trial)
+    wanted = some_of("types", [types] if types else None, list(EVENT_TYPES))
+    rows = queries.events_after(session, job_id, after, limit + 1, wanted, trial=trial)
     data = [render.event(row) for row in rows[:limit]]
     more = len(rows) > limit
     return schemas.Page(data=data, has_more=more, next_cursor=str(data[-1].seq) if more else None)

@@ -20,7 +20,7 @@ from api.known_data import Hints
 from api.links import link
 from api.profiles import Profiles
 from api.routes import plans
-from api.routes.parameters import After, Key, Limit, Narrow, SpecBody, Waiting
+from api.routes.parameters import After, Key, Limit, Narrow, SpecBody, Waiting, after_id
 from api.watching import Look, answer_when_due, look_at, respond
 from training_core.spec import JobSpec
 
@@ -69,7 +69,7 @@ def list_jobs(
     """Jobs of this project, newest first. The cost of a page does not grow with the number of jobs."""
     limit = min(limit, 100)
     with sessions() as session:
-        rows = queries.list_jobs(session, caller.project_id, narrow, after=after, limit=limit)
+        rows = queries.list_jobs(session, caller.project_id, narrow, after=after_id(after), limit=limit)
         data = [render.job(session, row, profiles) for row in rows[:limit]]
     more = len(rows) > limit
     return schemas.Page(data=data, has_more=more, next_cursor=data[-1].id if more else None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Literal
@@ -12,6 +13,7 @@ from fastapi import Depends, Header, Query, Request
 from api.bodies.door import Json
 from api.bodies.spaces import space_faults
 from api.book.queries import JobFilter
+from api.book.status import Status
 from api.errors import Problem, invalid_request
 from api.settings import Settings
 from api.watching import Wait
@@ -21,6 +23,10 @@ Key = Annotated[
     str | None,
     Header(alias="Idempotency-Key", min_length=1, max_length=255, description="retries with one key make one job"),
 ]
+MOST_IDS = 100
+JOB_STATUSES = [str(status) for status in Status if status != Status.PRUNED]  # which a trial alone can be
+_ID = re.compile(r"(job|chk)_[0-9A-HJKMNP-TV-Z]{26}")
+
 Limit = Annotated[int, Query(ge=1, description="at most 100")]
 After = Annotated[str | None, Query(max_length=64, description="`next_cursor` of the page before")]
 Place = Annotated[str | None, Query(max_length=4000, description="`next_cursor` of the page before")]
@@ -35,9 +41,9 @@ def _filter(
     created_after: datetime | None = None,
 ) -> JobFilter:
     return JobFilter(
-        statuses=words(status),
+        statuses=some_of("status", status, JOB_STATUSES),
         labels=dict(_label(item) for item in label or ()),
-        ids=ids.split(",")[:100] if ids else (),
+        ids=_ids(ids),
         name=name,
         external_id=external_id,
         created_after=created_after,
@@ -47,6 +53,25 @@ def _filter(
 def words(given: Sequence[str] | None) -> list[str]:
     """Of a parameter that is repeated, holds commas, or both."""
     return [part for item in given or () for part in item.split(",")]
+
+
+def some_of(parameter: str, given: Sequence[str] | None, allowed: Sequence[str]) -> list[str]:
+    """The words of a parameter; raises a 422 with the nearest for one that is not allowed."""
+    return [one_of(parameter, word, allowed) for word in words(given)]
+
+
+def _ids(given: str | None) -> Sequence[str]:
+    found = given.split(",") if given else ()
+    if len(found) > MOST_IDS:
+        raise _value_error("ids", f"ids with commas, at most {MOST_IDS}")
+    return found
+
+
+def after_id(given: str | None) -> str | None:
+    """Of a list that is ordered by its ids; raises a 422 for what is no id."""
+    if given is not None and not _ID.fullmatch(given):
+        raise unreadable_cursor()
+    return given
 
 
 def one_of(parameter: str, given: str, allowed: Sequence[str]) -> str:
@@ -102,7 +127,7 @@ def _wait(
     request: Request,
     wait: Annotated[float, Query(ge=0, le=3600, description="seconds to hold the answer, at most 60")] = 0,
     until: Annotated[Literal["change", "terminal"], Query(description="what the wait is for")] = "change",
-    if_none_match: Annotated[str | None, Header()] = None,
+    if_none_match: Annotated[str | None, Header(max_length=4000, description="ETags of answers at hand")] = None,
 ) -> Wait:
     settings: Settings = request.app.state.settings
     return Wait(min(wait, settings.wait_limit_seconds), until, if_none_match)

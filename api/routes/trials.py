@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, get_args
 
 from fastapi import APIRouter, Path, Query, Response
 from fastapi.responses import StreamingResponse
@@ -14,19 +14,21 @@ from api.auth import Principal
 from api.book import queries
 from api.book.database import Sessions
 from api.book.models import Job, Trial
-from api.book.status import TERMINAL
+from api.book.status import TERMINAL, Status
 from api.deps import Caller, ProfilesOf, SessionsOf
 from api.errors import Code, Problem, no_account_yet, not_found
-from api.routes.parameters import Limit, Place, bounds, one_of, unreadable_cursor, words
+from api.routes.parameters import Limit, Place, bounds, one_of, some_of, unreadable_cursor
 from api.search import journal, listing
 from api.search.listing import Order, TrialFilter, UnreadableCursor
 from training_core.spec import Search
+from training_core.spec.search import SamplerName
 
 router = APIRouter(prefix="/v1/jobs/{job_id}/trials", tags=["trials"])
 
 Number = Annotated[int, Path(ge=0, lt=2**31)]
 Words = Annotated[list[str] | None, Query(description="one or more, repeated or with commas")]
 SORTED_BY = "number, created, value, a metric or the path of a parameter; with - before it the greatest first"
+ORIGINS = ("point", *get_args(SamplerName), "retrain")
 BOUND = "name:number, repeatable; the name is value, a metric, or the path of a parameter"
 
 
@@ -40,12 +42,13 @@ def list_trials(
 ) -> Response:  # fmt: skip
     """Trials by number, or in another order; those without a value come last, whichever the order."""
     limit = min(limit, 100)
+    statuses, origins = some_of("status", status, list(Status)), some_of("origin", origin, ORIGINS)
     with sessions() as session:
         job = _job(session, caller, job_id)
         search = render_trials.search_of(job)
         names = listing.names_of(search) if search is not None else []
         order = Order(one_of("sort", sort.removeprefix("-"), [*listing.BY_NUMBER, *names]), sort.startswith("-"))
-        narrow = TrialFilter(words(status), words(origin), bounds("min", least, names), bounds("max", most, names))
+        narrow = TrialFilter(statuses, origins, bounds("min", least, names), bounds("max", most, names))
         try:
             rows = listing.page(session, job_id, search, narrow, order, after=after, limit=limit)
         except UnreadableCursor:

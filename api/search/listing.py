@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from sqlalchemy import ColumnElement, Select, Text, cast, func, literal, select
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session, defer
 
+from api import cursors
 from api.book.models import Attempt, Checkpoint, RungValue, Trial
 from training_core.spec import Scalar, Search
 
@@ -78,15 +78,16 @@ def cursor(search: Search | None, order: Order, trial: Trial) -> str:
         column, name = _place(search, order.name)
         values = (trial.values if column == "values" else trial.parameters) or {}
         place |= {"k": values[name]} if name in values else {}
-    return base64.urlsafe_b64encode(json.dumps(place, separators=(",", ":")).encode()).decode().rstrip("=")
+    return cursors.write(place)
 
 
 def _read_cursor(text: str) -> dict[str, Any]:
     try:
-        place = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-    except ValueError:
+        place = cursors.read(text)
+    except cursors.Unreadable:
         raise UnreadableCursor from None
-    if not isinstance(place, dict) or type(place.get("n")) is not int or not 0 <= place["n"] < 2**31:
+    number = place.get("n")
+    if type(number) is not int or not 0 <= number < 2**31 or not place.keys() <= {"n", "k"} or "\0" in str(place):
         raise UnreadableCursor
     return place
 

@@ -167,7 +167,7 @@ def test_the_openapi_document_shows_the_spec_and_the_problem(client: httpx2.Clie
     post = document["paths"]["/v1/jobs"]["post"]
     assert post["requestBody"]["content"]["application/json"]["schema"]["$ref"].endswith("JobSpec")
     assert "learning_rate" in document["components"]["schemas"]["Optimizer"]["properties"]
-    assert "422" not in post["responses"]
+    assert list(post["responses"]["422"]["content"]) == ["application/problem+json"]
     plan = document["paths"]["/v1/plans"]["post"]
     assert plan["requestBody"]["content"]["application/json"]["schema"]["$ref"].endswith("JobSpec")
     assert "train_images" in [one["name"] for one in plan["parameters"]]
