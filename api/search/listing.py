@@ -87,7 +87,7 @@ def _read_cursor(text: str) -> dict[str, Any]:
     except cursors.Unreadable:
         raise UnreadableCursor from None
     number = place.get("n")
-    if type(number) is not int or not 0 <= number < 2**31 or not place.keys() <= {"n", "k"} or "\0" in str(place):
+    if type(number) is not int or not 0 <= number < 2**31 or not place.keys() <= {"n", "k"}:
         raise UnreadableCursor
     return place
 
