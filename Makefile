@@ -8,7 +8,7 @@ PEERS := $(VENV)/.peers
 ENGINE := submit overhead heap planner_regret communication time_to_accuracy checkpoint_stall kill faults oom
 SEARCH := compete cost overhead chaos ten_thousand
 
-.PHONY: demo up down docs test test-long check lint types imports lock benchmark-data benchmark-engine benchmark-search clean help
+.PHONY: demo up down secrets docs test test-long check lint types imports lock benchmark-data benchmark-engine benchmark-search clean help
 
 help:           ## what there is
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/: .*## /\t/' | expand -t 18
@@ -48,6 +48,14 @@ benchmark-engine: $(PEERS)  ## planner, step, checkpoints, time to accuracy besi
 benchmark-search: $(PEERS)  ## searches beside Optuna and Ray Tune (about an hour); writes benchmarks/search/RESULTS.md
 	for one in $(SEARCH); do $(BIN)/python -m benchmarks.search.$$one || exit 1; done
 	cat benchmarks/search/summary.md benchmarks/search/results/*.md > benchmarks/search/RESULTS.md
+
+secrets: .env   ## random passwords and keys for the containers, written to .env once
+
+.env:
+	@umask 077; random() { head -c 32 /dev/urandom | base64 | tr '+/' '-_' | tr -d '\n'; }; \
+	  printf 'POSTGRES_PASSWORD=%s\nVALKEY_PASSWORD=%s\nTRAINYARD_SECRETS_KEY=%s\n' \
+	    "$$(random | tr -d =)" "$$(random | tr -d =)" "$$(random)" > .env; \
+	  echo "Wrote .env; keep it: what is encrypted with its key can be read with nothing else."
 
 docs: $(READY)   ## write the pages that are made from code (docs/settings.md)
 	$(BIN)/python docs/settings_reference.py

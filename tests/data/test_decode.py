@@ -209,8 +209,9 @@ def test_a_jpeg_of_thousands_of_scans_is_a_bomb() -> None:
 
 
 HOSTILE = """
-import resource, sys
+import sys
 from tests.data.pictures import hollow_png, image_file, photo, with_chunk
+from tests.waiting import peak
 import zlib
 from training_core.data.decode import decode_file
 from training_core.data.headers import Undecodable
@@ -220,13 +221,13 @@ blob = b"".join(packer.compress(bytes(2**20)) for _ in range(400)) + packer.flus
 hostile = [hollow_png(65_000, 65_000), *(with_chunk(plain, name, head + blob) for name, head in (
     (b"iCCP", b"p\\0\\0"), (b"zTXt", b"k\\0\\0"), (b"iTXt", b"k\\0\\1\\0\\0\\0")))]
 decode_file(plain, 3)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 for content in hostile * 3:
     try:
         assert decode_file(content, 3).shape == (60, 80, 3)
     except Undecodable as problem:
         assert problem.finding == "bomb"
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+after = peak()
 print(after - before)
 assert "torch" not in sys.modules
 """

@@ -304,16 +304,17 @@ def test_a_waiting_one_can_be_stopped(tmp_path: Path) -> None:
 
 
 LARGE = """
-import resource, sys
+import sys
 from pathlib import Path
 from training_core.data.convert import Packed, convert
 from training_core.data.packing import Packing
+from tests.waiting import peak
 packing = Packing(image_size=224, image_size_reason="", channels=3, encoding="jpeg", expected_bytes=0)
 contents = [path.read_bytes() for path in sorted(Path(sys.argv[1]).iterdir())] * 3
 done = list(convert(enumerate(contents), packing, 8))
 assert all(isinstance(one, Packed) for one in done), done
 assert [one.row for one in done] == list(range(len(contents)))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(peak())
 """
 
 

@@ -93,7 +93,7 @@ def test_without_the_wheels_the_path_is_searched(tmp_path: Path, monkeypatch: py
     for module in (postgres, valkey):
         monkeypatch.setattr(module, "find_spec", lambda name: None)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert postgres.programs() == wheel
+    assert postgres.programs() == wheel.resolve()
     assert valkey.program() == str(tmp_path / "redis-server")
 
 
