@@ -16,6 +16,7 @@ from api.bells import Bells
 from api.bodies.reader import BodyReader
 from api.book.database import make_engine, make_sessions
 from api.headers import SecurityHeaders
+from api.keyring import Keyring
 from api.limits import BodyLimit
 from api.links import PublicUrl
 from api.profiles import Profiles
@@ -65,6 +66,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )  # fmt: skip
     app.state.settings, app.state.bells = settings, bells
     app.state.sessions = make_sessions(engine)
+    app.state.keyring = Keyring(app.state.sessions, bells, settings.key_cache_seconds)
     app.state.profiles = Profiles.load(settings.profiles_file)
     app.state.store = Store(settings)
     app.state.bodies = BodyReader()

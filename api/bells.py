@@ -1,4 +1,4 @@
-"""Wakes waiting requests: one LISTEN connection per API process, fanned out by job.
+"""Wakes waiting requests: one LISTEN connection per API process, fanned out by job and by key.
 
 A bell carries nothing and may be lost; whoever waits looks into the book again after at most two seconds.
 """
@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 import psycopg
 
-from api.book.events import JOBS_CHANNEL
+from api.book.events import JOBS_CHANNEL, KEYS_CHANNEL
 from api.settings import Settings
 
 POLL_SECONDS = 2.0
@@ -22,32 +22,40 @@ log = logging.getLogger("trainyard.api")
 
 
 class Bells:
-    """`async with bells.listening(job_id) as bell: await bell.wait(…)`."""
+    """`async with bells.listening(job_id) as bell: await bell.wait(…)`.
+
+    `keys_changed` is called with the id of each key that ends, and with None when one may have been missed.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._url = settings.database_url.get_secret_value().replace("postgresql+psycopg://", "postgresql://", 1)
         self._waiting: dict[str, set[asyncio.Event]] = defaultdict(set)
+        self.keys_changed: Callable[[str | None], None] = lambda _: None
 
     @asynccontextmanager
-    async def listening(self, job_id: str) -> AsyncIterator[asyncio.Event]:
-        """An event that is set whenever the job changes; clear it before looking into the book."""
+    async def listening(self, name: str) -> AsyncIterator[asyncio.Event]:
+        """An event that is set whenever the job or key of this id changes; clear it before looking into the book."""
         bell = asyncio.Event()
-        self._waiting[job_id].add(bell)
+        self._waiting[name].add(bell)
         try:
             yield bell
         finally:
-            self._waiting[job_id].discard(bell)
-            if not self._waiting[job_id]:
-                del self._waiting[job_id]
+            self._waiting[name].discard(bell)
+            if not self._waiting[name]:
+                del self._waiting[name]
 
     async def run(self) -> None:
         """Listen until cancelled, through every loss of the connection."""
         while True:
             try:
                 async with await psycopg.AsyncConnection.connect(self._url, autocommit=True, connect_timeout=5) as line:
-                    await line.execute(f"LISTEN {JOBS_CHANNEL}")
+                    for channel in (JOBS_CHANNEL, KEYS_CHANNEL):
+                        await line.execute(f"LISTEN {channel}")
+                    self.keys_changed(None)
                     self._ring_all()
                     async for note in line.notifies():
+                        if note.channel == KEYS_CHANNEL:
+                            self.keys_changed(note.payload)
                         for bell in self._waiting.get(note.payload, ()):
                             bell.set()
             except psycopg.Error as error:

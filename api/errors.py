@@ -27,6 +27,7 @@ class Code(StrEnum):
 
     MALFORMED_JSON = "malformed_json"
     UNAUTHENTICATED = "unauthenticated"
+    FORBIDDEN_SCOPE = "forbidden_scope"
     NOT_FOUND = "not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     BODY_TIMEOUT = "body_timeout"

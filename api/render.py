@@ -172,6 +172,7 @@ def event(row: Event) -> schemas.EventAnswer:
         created_at=row.created_at,
         level=row.level,
         message=row.message,
+        key_id=row.key_id,
         data=row.data,
     )
 

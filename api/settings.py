@@ -37,6 +37,11 @@ class Settings(BaseSettings):
         default="file,s3,zip,tar", description=f"URI schemes that a dataset may use, out of {', '.join(KNOWN_SCHEMES)}"
     )
     body_limit_bytes: int = Field(default=1_000_000, ge=1000, description="of a request whose body is JSON")
+    key_cache_seconds: float = Field(
+        default=3.0,
+        ge=0,
+        description="a revoked key may be taken for so long where the database's notification is lost",
+    )
     receive_seconds: float = Field(default=20.0, gt=0, description="a request body must have arrived within this time")
     wait_limit_seconds: float = Field(default=60.0, ge=0, description="the longest that `?wait=` holds an answer")
     pool_size: int = Field(default=10, ge=1, description="connections to PostgreSQL of each process")

@@ -15,7 +15,8 @@ from sqlalchemy.orm import Session
 
 from api.auth import Principal
 from api.bodies.spaces import as_fault
-from api.book import lifecycle
+from api.book import audit, lifecycle
+from api.book.events import act_for
 from api.book.models import IdempotencyKey, Job
 from api.dataset_check import CheckSpec
 from api.errors import Code, Problem, invalid_request
@@ -112,6 +113,7 @@ class _TwinWasFirst(Exception):
 
 
 def _book(session: Session, caller: Principal, asked: JobSpec | CheckSpec, key: str | None, digest: bytes) -> Job:
+    act_for(session, caller.key_id)
     if isinstance(asked, CheckSpec):
         job = lifecycle.submit(session, caller.project_id, asked.as_job(), "check")
     else:
@@ -122,6 +124,8 @@ def _book(session: Session, caller: Principal, asked: JobSpec | CheckSpec, key: 
         statement = insert(IdempotencyKey).values(**row).on_conflict_do_nothing().returning(IdempotencyKey.key)
         if session.execute(statement).first() is None:
             raise _TwinWasFirst
+    action = "dataset_checks.create" if isinstance(asked, CheckSpec) else "jobs.create"
+    audit.record(session, caller, action, job.id)
     return job
 
 

@@ -140,24 +140,20 @@ class Stack:
             raise Died(f"{name} failed (exit code {code}); the end of {child.log}:\n{tail(child.log)}")
         self._children.pop()
 
-    def _make_key(self, book: dict[str, str]) -> None:
-        """One of the same name is revoked by this; clients of `up` keep theirs as long as the book knows it."""
-        unfinished = self.key_file.with_name(".api_key.unfinished")
-        unfinished.touch(mode=0o600)
-        arguments = [sys.executable, "-m", "api.keys", "create", "--project", "default", "--name", "local"]
-        with unfinished.open("w") as output:
-            done = subprocess.run(
-                arguments,
-                cwd=ROOT,
-                env=_environment(book),
-                stdout=output,
-                stderr=subprocess.PIPE,
-                text=True,
-                check=False,
-            )
+    def _ensure_key(self, book: dict[str, str]) -> None:
+        """Clients of `up` keep theirs as long as the book knows it; a new one takes a free name and revokes nothing."""
+        arguments = ["-m", "api.keys", "ensure", "--project", "default", "--name", "local", "--file"]
+        done = subprocess.run(
+            [sys.executable, *arguments, str(self.key_file)],
+            cwd=ROOT,
+            env=_environment(book),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
         if done.returncode:
             raise Died(f"No API key could be made:\n{done.stderr}")
-        unfinished.replace(self.key_file)
 
     def _write_env(self) -> None:
         """What `source` sets for the commands of README and docs: the address and the key."""
@@ -169,12 +165,12 @@ class Stack:
     def _wait_until_ready(self, book: dict[str, str]) -> None:
         deadline = time.monotonic() + READY_SECONDS
         if not self.key_file.exists():
-            self._make_key(book)
+            self._ensure_key(book)
         self._wait_for("The API is not ready", Client.ready, deadline)
         with self.client() as client:
             known = client.authenticated()
         if not known:
-            self._make_key(book)
+            self._ensure_key(book)
         self._wait_for("No worker is online", Client.worker_online, deadline)
 
     def _wait_for(self, complaint: str, condition: Callable[[Client], bool], deadline: float) -> None:

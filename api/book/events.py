@@ -10,10 +10,25 @@ from sqlalchemy.orm import Session
 from api.book import once
 from api.book.models import Event, Job
 from api.book.queries import is_search
+from training_core.wire import Reason
 
 QUEUE_CHANNEL = "trainyard_queue"
 STUDY_CHANNEL = "trainyard_study"  # the tuner's bell; its payload is the id of a search
 JOBS_CHANNEL = "trainyard_jobs"
+KEYS_CHANNEL = "trainyard_keys"  # its payload is the id of a key that ends, at once or earlier than it would have
+_ACTING_KEY = "acting_key"
+_BY_WISH = {"job.cancelled": Reason.CANCELLED_BY_CLIENT, "job.paused": Reason.PAUSED_BY_CLIENT}
+
+
+def act_for(session: Session, key_id: str | None) -> None:
+    """Events that this session records from here on were caused by a request with this key."""
+    session.info[_ACTING_KEY] = key_id
+
+
+def acting_key(session: Session) -> str | None:
+    """The key whose request this session serves; None in the control loops."""
+    key_id: str | None = session.info.get(_ACTING_KEY)
+    return key_id
 
 
 def record_event(
@@ -29,6 +44,7 @@ def record_event(
     """Append the job's next event; the job's row must be locked, which is what keeps the numbers without gaps.
 
     `trial` says which one of a search it is about, None for the search as a whole; a plain job's are all about its one.
+    It carries the key whose request caused it, be it that the wish of that request is fulfilled only now.
     """
     job.last_event_seq += 1
     session.add(
@@ -40,9 +56,14 @@ def record_event(
             level=level,
             message=message[:2000],
             data=data or {},
+            key_id=acting_key(session) or _whose_wish(job, kind),
         )
     )
     touch(session, job)
+
+
+def _whose_wish(job: Job, kind: str) -> str | None:
+    return job.wished_by if _BY_WISH.get(kind) == job.reason else None
 
 
 def touch(session: Session, job: Job) -> None:

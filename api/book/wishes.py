@@ -9,7 +9,7 @@ from __future__ import annotations
 from sqlalchemy.orm import Session
 
 from api.book import endings, search_wishes
-from api.book.events import QUEUE_CHANNEL, ring, touch
+from api.book.events import QUEUE_CHANNEL, acting_key, ring, touch
 from api.book.lifecycle import InvalidTransition
 from api.book.locks import lock_job, lock_trial, now
 from api.book.models import Job
@@ -36,6 +36,7 @@ def cancel(session: Session, job_id: str) -> Job:
         raise InvalidTransition(job, "cancel")
     if job.cancel_requested_at is not None:
         return job
+    job.wished_by = acting_key(session)
     if is_search(job):
         search_wishes.cancel(session, job)
         return _noted(session, job)
@@ -56,6 +57,7 @@ def pause(session: Session, job_id: str) -> Job:
         raise InvalidTransition(job, "pause")
     if job.status == Status.PAUSED or job.pause_requested_at is not None:
         return job
+    job.wished_by = acting_key(session)
     if is_search(job):
         search_wishes.pause(session, job)
     elif job.status == Status.QUEUED:

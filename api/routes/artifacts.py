@@ -10,7 +10,7 @@ from fastapi.responses import Response, StreamingResponse
 
 from api import render, schemas
 from api.book import queries
-from api.deps import JobsReader, SessionsOf, StoreOf
+from api.deps import DataReader, JobsReader, SessionsOf, StoreOf
 from api.downloads import Conditions, Kept
 from api.downloads import download as send
 from api.errors import Code, Problem, not_found
@@ -42,7 +42,7 @@ def read_artifact(job_id: str, artifact_id: str, sessions: SessionsOf, caller: J
 @router.head("/{artifact_id}/download", include_in_schema=False)
 @router.get("/{artifact_id}/download", response_class=StreamingResponse)
 def download(
-    job_id: str, artifact_id: str, sessions: SessionsOf, caller: JobsReader, store: StoreOf, asked: Conditions,
+    job_id: str, artifact_id: str, sessions: SessionsOf, caller: DataReader, store: StoreOf, asked: Conditions,
     file: Annotated[str | None, Query(max_length=200, description="a name out of `files`")] = None,
 ) -> Response:  # fmt: skip
     """One file of an artifact, by name where it has several; `Range` with `If-Range` resumes a broken download.

@@ -10,7 +10,7 @@ from fastapi.responses import Response, StreamingResponse
 
 from api import render, schemas
 from api.book import pins, queries
-from api.deps import JobsReader, JobsWriter, SessionsOf, StoreOf
+from api.deps import DataReader, JobsReader, JobsWriter, SessionsOf, StoreOf
 from api.downloads import Conditions, Kept
 from api.downloads import download as send
 from api.errors import Code, Problem, not_found
@@ -51,7 +51,7 @@ def read_checkpoint(
 @router.head("/{checkpoint_id}/download", include_in_schema=False)
 @router.get("/{checkpoint_id}/download", response_class=StreamingResponse)
 def download(
-    job_id: str, checkpoint_id: str, sessions: SessionsOf, caller: JobsReader, store: StoreOf, asked: Conditions,
+    job_id: str, checkpoint_id: str, sessions: SessionsOf, caller: DataReader, store: StoreOf, asked: Conditions,
     file: Annotated[str, Query(max_length=200, description="a name out of `files`")] = "model.safetensors",
 ) -> Response:  # fmt: skip
     """One file of a checkpoint, the weights unless another is named; `Range` with `If-Range` resumes a broken download.
@@ -74,7 +74,7 @@ def pin(
     folder = read_checkpoint(job_id, checkpoint_id, sessions, caller).path
     _mark(store, folder)
     with sessions.begin() as session:
-        row = pins.pin(session, job_id, checkpoint_id)
+        row = pins.pin(session, caller, job_id, checkpoint_id)
         answer = render.checkpoint(row) if row is not None else None
     if answer is None:
         store.unmark(folder, PIN_FILE)
@@ -89,7 +89,7 @@ def unpin(
     """Leave this checkpoint to retention again; asking again changes nothing."""
     store.unmark(read_checkpoint(job_id, checkpoint_id, sessions, caller).path, PIN_FILE)
     with sessions.begin() as session:
-        row = pins.unpin(session, job_id, checkpoint_id)
+        row = pins.unpin(session, caller, job_id, checkpoint_id)
         if row is None:
             raise _deleted()
         return render.checkpoint(row)

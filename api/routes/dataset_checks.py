@@ -12,11 +12,12 @@ from sqlalchemy.orm import Session
 from api import render, schemas, submission
 from api.auth import Principal
 from api.bodies.door import Json
-from api.book import lifecycle, queries, wishes
+from api.book import audit, lifecycle, queries, wishes
 from api.book.database import Sessions
+from api.book.events import act_for
 from api.book.models import Job
 from api.dataset_check import CheckSpec
-from api.deps import BellsOf, Caller, ProfilesOf, SessionsOf, SettingsOf
+from api.deps import BellsOf, JobsReader, JobsWriter, KeyringOf, ProfilesOf, SessionsOf, SettingsOf
 from api.errors import invalid_transition, not_found
 from api.links import link
 from api.profiles import Profiles
@@ -31,7 +32,7 @@ CheckBody = Annotated[CheckSpec, Depends(Json(CheckSpec))]
 
 @router.post("", status_code=202, response_model=schemas.DatasetCheckAnswer)
 async def submit(
-    sessions: SessionsOf, caller: Caller, profiles: ProfilesOf, settings: SettingsOf, spec: CheckBody,
+    sessions: SessionsOf, caller: JobsWriter, profiles: ProfilesOf, settings: SettingsOf, spec: CheckBody,
     idempotency_key: Key = None,
 ) -> Response:  # fmt: skip
     """Read, inspect and prepare a dataset without a training; a job on the same data finds it prepared on that host.
@@ -54,7 +55,12 @@ def _submit(sessions: Sessions, caller: Principal, profiles: Profiles, spec: Che
 
 @router.get("", response_model=schemas.Page[schemas.DatasetCheckAnswer])
 def list_checks(
-    sessions: SessionsOf, caller: Caller, profiles: ProfilesOf, narrow: Narrow, limit: Limit = 20, after: After = None
+    sessions: SessionsOf,
+    caller: JobsReader,
+    profiles: ProfilesOf,
+    narrow: Narrow,
+    limit: Limit = 20,
+    after: After = None,
 ) -> schemas.Page[schemas.DatasetCheckAnswer]:
     """Dataset checks of this project, newest first."""
     limit = min(limit, 100)
@@ -67,8 +73,9 @@ def list_checks(
 
 @router.get("/{check_id}", response_model=schemas.DatasetCheckAnswer)
 async def read(
-    check_id: str, sessions: SessionsOf, caller: Caller, profiles: ProfilesOf, bells: BellsOf, wait: Waiting
-) -> Response:
+    check_id: str, sessions: SessionsOf, caller: JobsReader, profiles: ProfilesOf, bells: BellsOf, keyring: KeyringOf,
+    wait: Waiting,
+) -> Response:  # fmt: skip
     """One dataset check. With `wait`, the answer comes when it changed (or ended), or when the time is over."""
 
     def look() -> Look:
@@ -78,12 +85,12 @@ async def read(
                 raise not_found("dataset check")
             return look_at(check, render.dataset_check(session, check, profiles))
 
-    return await answer_when_due(look, bells, check_id, wait)
+    return await keyring.during(caller, answer_when_due(look, bells, check_id, wait))
 
 
 @router.get("/{check_id}/events", response_model=schemas.Page[schemas.EventAnswer])
 def list_events(
-    check_id: str, sessions: SessionsOf, caller: Caller,
+    check_id: str, sessions: SessionsOf, caller: JobsReader,
     after: AfterSeq = 0, types: Types = None, limit: EventLimit = 100,
 ) -> schemas.Page[schemas.EventAnswer]:  # fmt: skip
     """Events of the check in their order, oldest first."""
@@ -94,29 +101,34 @@ def list_events(
 
 
 @router.post("/{check_id}/cancel", status_code=202, response_model=schemas.DatasetCheckAnswer)
-def cancel(check_id: str, sessions: SessionsOf, caller: Caller, profiles: ProfilesOf) -> Response:
+def cancel(check_id: str, sessions: SessionsOf, caller: JobsWriter, profiles: ProfilesOf) -> Response:
     """Ask a check to end; asking again changes nothing."""
-    return _wish(wishes.cancel, check_id, sessions, caller, profiles)
+    return _wish(wishes.cancel, "dataset_checks.cancel", check_id, sessions, caller, profiles)
 
 
 @router.post("/{check_id}/pause", status_code=409, response_class=Response)
-def pause(check_id: str, sessions: SessionsOf, caller: Caller, profiles: ProfilesOf) -> Response:
+def pause(check_id: str, sessions: SessionsOf, caller: JobsWriter, profiles: ProfilesOf) -> Response:
     """Always refused: a check holds no device that it could give back."""
     hint = "Cancel it, and post it again later: what was prepared until then is kept"
-    return _wish(wishes.pause, check_id, sessions, caller, profiles, hint)
+    return _wish(wishes.pause, "dataset_checks.pause", check_id, sessions, caller, profiles, hint)
 
 
 def _wish(
-    wish: Callable[[Session, str], Job], check_id: str, sessions: Sessions, caller: Principal, profiles: Profiles,
-    hint: str | None = None,
+    wish: Callable[[Session, str], Job], action: str, check_id: str, sessions: Sessions, caller: Principal,
+    profiles: Profiles, hint: str | None = None,
 ) -> Response:  # fmt: skip
     with sessions.begin() as session:
-        if queries.job_of(session, caller.project_id, check_id, "check") is None:
+        found = queries.job_of(session, caller.project_id, check_id, "check")
+        if found is None:
             raise not_found("dataset check")
+        version = found.version
+        act_for(session, caller.key_id)
         try:
             check = wish(session, check_id)
         except lifecycle.InvalidTransition as error:
             raise invalid_transition(error, hint) from None
+        if check.version != version:  # what was wished before is no change
+            audit.record(session, caller, action, check_id)
         session.flush()
         session.refresh(check)
         return respond(look_at(check, render.dataset_check(session, check, profiles)), 202)

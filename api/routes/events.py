@@ -14,7 +14,7 @@ from api.auth import Principal
 from api.book import queries
 from api.book.database import Sessions
 from api.book.status import TERMINAL
-from api.deps import BellsOf, Caller, SessionsOf
+from api.deps import BellsOf, JobsReader, KeyringOf, SessionsOf
 from api.errors import not_found
 from api.event_types import EVENT_TYPES
 from api.routes.parameters import some_of
@@ -31,7 +31,7 @@ EventLimit = Annotated[int, Query(ge=1, description="at most 1000")]
 
 @router.get("/events", response_model=schemas.Page[schemas.EventAnswer])
 def list_events(
-    job_id: str, sessions: SessionsOf, caller: Caller,
+    job_id: str, sessions: SessionsOf, caller: JobsReader,
     after: AfterSeq = 0, types: Types = None, limit: EventLimit = 100, trial: OfTrial = None,
 ) -> schemas.Page[schemas.EventAnswer]:  # fmt: skip
     """Events of the job in their order, oldest first."""
@@ -54,19 +54,20 @@ def page_of_events(
 
 @router.get("/stream", response_class=EventSourceResponse)
 async def stream(
-    job_id: str, sessions: SessionsOf, caller: Caller, bells: BellsOf,
+    job_id: str, sessions: SessionsOf, caller: JobsReader, bells: BellsOf, keyring: KeyringOf,
     last_event_id: Annotated[str | None, Header(max_length=64)] = None, trial: OfTrial = None,
 ) -> Response:  # fmt: skip
     """Server-sent events: the job's events, `metrics` batches, `progress`, and `done` after the end.
 
     Of a search the points of its trials' curves come with `trial` alone, then beside nothing but that trial's events.
     A client that comes back behind the end of an ended job gets 204, which tells an EventSource to stop.
+    When the key ends, `closed` is the last event.
     """
     cursor = Cursor.parse(last_event_id)
     over = await run_in_threadpool(_nothing_left, sessions, caller, job_id, cursor if last_event_id else None)
     if over:
         return Response(status_code=204)
-    told = follow(sessions, bells, job_id, cursor, trial)
+    told = keyring.stream(caller, follow(sessions, bells, job_id, cursor, trial))
     return EventSourceResponse(told, ping=15, headers={"Cache-Control": "no-store"})
 
 

@@ -8,13 +8,13 @@ from sqlalchemy.orm import Session
 from api import schemas
 from api.book import slots
 from api.book.models import Job
-from api.deps import Caller, ProfilesOf, SessionsOf
+from api.deps import JobsReader, ProfilesOf, SessionsOf
 
 router = APIRouter(prefix="/v1", tags=["fleet"])
 
 
 @router.get("/profiles", response_model=schemas.Page[schemas.ProfileAnswer])
-def list_profiles(sessions: SessionsOf, _: Caller, profiles: ProfilesOf) -> schemas.Page[schemas.ProfileAnswer]:
+def list_profiles(sessions: SessionsOf, _: JobsReader, profiles: ProfilesOf) -> schemas.Page[schemas.ProfileAnswer]:
     """Every profile with its price and how many such jobs could start now."""
     with sessions() as session:
         lending = [room for room in slots.rooms(session) if room.lends]
@@ -33,7 +33,7 @@ def list_profiles(sessions: SessionsOf, _: Caller, profiles: ProfilesOf) -> sche
 
 
 @router.get("/workers", response_model=schemas.Page[schemas.WorkerAnswer])
-def list_workers(sessions: SessionsOf, caller: Caller) -> schemas.Page[schemas.WorkerAnswer]:
+def list_workers(sessions: SessionsOf, caller: JobsReader) -> schemas.Page[schemas.WorkerAnswer]:
     """Every worker that ever reported; the jobs shown are those of the caller's project."""
     data = []
     with sessions() as session:

@@ -10,11 +10,13 @@ from sqlalchemy.orm import Session
 
 from api import advice, render, render_efficiency, schemas, submission
 from api.auth import Principal
-from api.book import lifecycle, queries, wishes
+from api.book import audit, lifecycle, queries, wishes
 from api.book.database import Sessions
+from api.book.events import act_for
 from api.book.models import Job
+from api.book.scopes import Scope
 from api.book.status import TERMINAL
-from api.deps import BellsOf, Caller, ProfilesOf, SessionsOf, SettingsOf
+from api.deps import BellsOf, JobsReader, JobsWriter, KeyringOf, ProfilesOf, SessionsOf, SettingsOf
 from api.errors import invalid_transition, no_account_yet, not_found
 from api.known_data import Hints
 from api.links import link
@@ -29,13 +31,15 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 @router.post("", status_code=202, response_model=schemas.JobAnswer)
 async def submit(
-    sessions: SessionsOf, caller: Caller, profiles: ProfilesOf, settings: SettingsOf, spec: SpecBody,
+    sessions: SessionsOf, caller: JobsWriter, profiles: ProfilesOf, settings: SettingsOf, spec: SpecBody,
     idempotency_key: Key = None, validate_only: bool = False,
 ) -> Response:  # fmt: skip
     """Book a training job; 202 with the job and its `Location`.
 
     `validate_only=true` answers 200 with warnings and the plan, and books nothing.
     """
+    if spec.priority > 0:
+        caller.require(Scope.JOBS_PRIORITY)
     await run_in_threadpool(submission.check, spec, profiles, settings)
     if validate_only:
         await run_in_threadpool(_check_warm_start, sessions, caller, spec)
@@ -64,7 +68,12 @@ def _submit(sessions: Sessions, caller: Principal, profiles: Profiles, spec: Job
 
 @router.get("", response_model=schemas.Page[schemas.JobAnswer])
 def list_jobs(
-    sessions: SessionsOf, caller: Caller, profiles: ProfilesOf, narrow: Narrow, limit: Limit = 20, after: After = None
+    sessions: SessionsOf,
+    caller: JobsReader,
+    profiles: ProfilesOf,
+    narrow: Narrow,
+    limit: Limit = 20,
+    after: After = None,
 ) -> schemas.Page[schemas.JobAnswer]:
     """Jobs of this project, newest first. The cost of a page does not grow with the number of jobs."""
     limit = min(limit, 100)
@@ -77,8 +86,9 @@ def list_jobs(
 
 @router.get("/{job_id}", response_model=schemas.JobAnswer)
 async def read(
-    job_id: str, sessions: SessionsOf, caller: Caller, profiles: ProfilesOf, bells: BellsOf, wait: Waiting
-) -> Response:
+    job_id: str, sessions: SessionsOf, caller: JobsReader, profiles: ProfilesOf, bells: BellsOf, keyring: KeyringOf,
+    wait: Waiting,
+) -> Response:  # fmt: skip
     """One job. With `wait`, the answer comes when the job changed (or ended), or when the time is over."""
 
     def look() -> Look:
@@ -88,43 +98,49 @@ async def read(
                 raise not_found("job")
             return look_at(job, render.job(session, job, profiles))
 
-    return await answer_when_due(look, bells, job_id, wait)
+    return await keyring.during(caller, answer_when_due(look, bells, job_id, wait))
 
 
 @router.post("/{job_id}/cancel", status_code=202, response_model=schemas.JobAnswer)
-def cancel(job_id: str, sessions: SessionsOf, caller: Caller, profiles: ProfilesOf) -> Response:
+def cancel(job_id: str, sessions: SessionsOf, caller: JobsWriter, profiles: ProfilesOf) -> Response:
     """Ask a job to end. A running one writes a checkpoint first; asking again changes nothing."""
-    return _wish(wishes.cancel, job_id, sessions, caller, profiles)
+    return _wish(wishes.cancel, "jobs.cancel", job_id, sessions, caller, profiles)
 
 
 @router.post("/{job_id}/pause", status_code=202, response_model=schemas.JobAnswer)
-def pause(job_id: str, sessions: SessionsOf, caller: Caller, profiles: ProfilesOf) -> Response:
+def pause(job_id: str, sessions: SessionsOf, caller: JobsWriter, profiles: ProfilesOf) -> Response:
     """Ask a job to give its devices back, after a checkpoint; it is `paused` then, until it is resumed or cancelled."""
-    return _wish(wishes.pause, job_id, sessions, caller, profiles)
+    return _wish(wishes.pause, "jobs.pause", job_id, sessions, caller, profiles)
 
 
 @router.post("/{job_id}/resume", status_code=202, response_model=schemas.JobAnswer)
-def resume(job_id: str, sessions: SessionsOf, caller: Caller, profiles: ProfilesOf) -> Response:
+def resume(job_id: str, sessions: SessionsOf, caller: JobsWriter, profiles: ProfilesOf) -> Response:
     """Queue a paused job again, from its newest checkpoint; a pause that has not come about is taken back."""
-    return _wish(wishes.resume, job_id, sessions, caller, profiles)
+    return _wish(wishes.resume, "jobs.resume", job_id, sessions, caller, profiles)
 
 
 @router.post("/{job_id}/profile", status_code=202, response_model=schemas.JobAnswer)
-def profile(job_id: str, sessions: SessionsOf, caller: Caller, profiles: ProfilesOf) -> Response:
+def profile(job_id: str, sessions: SessionsOf, caller: JobsWriter, profiles: ProfilesOf) -> Response:
     """Trace a few steps of a running job with torch.profiler; the trace becomes one of its artifacts."""
-    return _wish(wishes.profile, job_id, sessions, caller, profiles)
+    return _wish(wishes.profile, "jobs.profile", job_id, sessions, caller, profiles)
 
 
 def _wish(
-    wish: Callable[[Session, str], Job], job_id: str, sessions: Sessions, caller: Principal, profiles: Profiles
-) -> Response:
+    wish: Callable[[Session, str], Job], action: str, job_id: str, sessions: Sessions, caller: Principal,
+    profiles: Profiles,
+) -> Response:  # fmt: skip
     with sessions.begin() as session:
-        if queries.job_of(session, caller.project_id, job_id) is None:
+        found = queries.job_of(session, caller.project_id, job_id)
+        if found is None:
             raise not_found("job")
+        version = found.version
+        act_for(session, caller.key_id)
         try:
             job = wish(session, job_id)
         except lifecycle.InvalidTransition as error:
             raise invalid_transition(error) from None
+        if job.version != version:  # what was wished before is no change
+            audit.record(session, caller, action, job_id)
         session.flush()
         session.refresh(job)
         return respond(look_at(job, render.job(session, job, profiles)), 202)
@@ -134,7 +150,7 @@ def _wish(
     "/{job_id}/efficiency", response_model=schemas.EfficiencyAnswer | schemas.SearchEfficiencyAnswer,
     tags=["efficiency"],
 )  # fmt: skip
-def read_efficiency(job_id: str, sessions: SessionsOf, caller: Caller, profiles: ProfilesOf) -> Response:
+def read_efficiency(job_id: str, sessions: SessionsOf, caller: JobsReader, profiles: ProfilesOf) -> Response:
     """Where the time and the money of a job went, what held it back, and what was predicted.
 
     Of a search it is the sum over its trials; each trial has an account of its own.

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Response
 from api import render, schemas
 from api.book import queries, series
 from api.book.models import Job
-from api.deps import Caller, SessionsOf
+from api.deps import JobsReader, SessionsOf
 from api.errors import not_found
 from api.routes.parameters import numbers
 
@@ -20,7 +20,7 @@ router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["metrics"])
 
 @router.get("/metrics", response_model=schemas.MetricsAnswer)
 def read_metrics(
-    job_id: str, sessions: SessionsOf, caller: Caller,
+    job_id: str, sessions: SessionsOf, caller: JobsReader,
     names: Annotated[str | None, Query(max_length=2000, description="series names with commas")] = None,
     trials: Annotated[str | None, Query(max_length=1000, description="numbers with commas, at most 50")] = None,
     points: Annotated[int, Query(ge=3, le=100_000, description="about so many points of each series")] = 1000,

@@ -10,7 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from api import plans, schemas, submission
 from api.auth import Principal
 from api.book.database import Sessions
-from api.deps import Caller, ProfilesOf, SessionsOf, SettingsOf
+from api.deps import JobsReader, ProfilesOf, SessionsOf, SettingsOf
 from api.known_data import Hints
 from api.profiles import Profiles
 from api.routes.parameters import SpecBody
@@ -33,7 +33,7 @@ Told = Annotated[Hints, Depends(_hints)]
 
 @router.post("", response_model=schemas.PlanAnswer)
 async def make(
-    sessions: SessionsOf, caller: Caller, profiles: ProfilesOf, settings: SettingsOf, spec: SpecBody, hints: Told
+    sessions: SessionsOf, caller: JobsReader, profiles: ProfilesOf, settings: SettingsOf, spec: SpecBody, hints: Told
 ) -> Response:
     """Every `auto` of a spec resolved with its reason, and a prediction of time, memory and cost; nothing is booked.
 

@@ -15,7 +15,7 @@ from api.book import queries
 from api.book.database import Sessions
 from api.book.models import Job, Trial
 from api.book.status import TERMINAL, Status
-from api.deps import Caller, ProfilesOf, SessionsOf
+from api.deps import JobsReader, ProfilesOf, SessionsOf
 from api.errors import Code, Problem, no_account_yet, not_found
 from api.routes.parameters import Limit, Place, bounds, one_of, some_of, unreadable_cursor
 from api.search import journal, listing
@@ -34,7 +34,7 @@ BOUND = "name:number, repeatable; the name is value, a metric, or the path of a 
 
 @router.get("", response_model=schemas.Page[schemas.TrialAnswer])
 def list_trials(
-    job_id: str, sessions: SessionsOf, caller: Caller, limit: Limit = 20, after: Place = None,
+    job_id: str, sessions: SessionsOf, caller: JobsReader, limit: Limit = 20, after: Place = None,
     sort: Annotated[str, Query(max_length=257, description=SORTED_BY)] = "number",
     status: Words = None, origin: Words = None,
     least: Annotated[list[str] | None, Query(alias="min", description=BOUND)] = None,
@@ -60,7 +60,7 @@ def list_trials(
 
 @router.get("/best", response_model=schemas.TrialDetail)
 def read_best(
-    job_id: str, sessions: SessionsOf, caller: Caller,
+    job_id: str, sessions: SessionsOf, caller: JobsReader,
     objective: Annotated[str | None, Query(max_length=64, description="one of the metrics, if not the first")] = None,
 ) -> Response:  # fmt: skip
     """The best trial so far of those that came to their end; its `spec` trains the same again as a job of its own."""
@@ -75,31 +75,31 @@ def read_best(
 
 
 @router.get("/importance", response_model=schemas.ImportanceAnswer)
-def read_importance(job_id: str, sessions: SessionsOf, caller: Caller) -> Response:
+def read_importance(job_id: str, sessions: SessionsOf, caller: JobsReader) -> Response:
     """How much each parameter decides whether a trial is among the best, one table for each objective."""
     return _together(render_analyses.importance, job_id, sessions, caller)
 
 
 @router.get("/pareto", response_model=schemas.ParetoAnswer)
-def read_pareto_front(job_id: str, sessions: SessionsOf, caller: Caller) -> Response:
+def read_pareto_front(job_id: str, sessions: SessionsOf, caller: JobsReader) -> Response:
     """The trials that no other one beats in all objectives."""
     return _together(render_analyses.pareto_front, job_id, sessions, caller)
 
 
 @router.get("/parallel_coordinates", response_model=schemas.ParallelCoordinatesAnswer)
-def read_parallel_coordinates(job_id: str, sessions: SessionsOf, caller: Caller) -> Response:
+def read_parallel_coordinates(job_id: str, sessions: SessionsOf, caller: JobsReader) -> Response:
     """All trials with their parameters and values, as columns."""
     return _together(render_analyses.parallel_coordinates, job_id, sessions, caller)
 
 
 @router.get("/history", response_model=schemas.HistoryAnswer)
-def read_history(job_id: str, sessions: SessionsOf, caller: Caller) -> Response:
+def read_history(job_id: str, sessions: SessionsOf, caller: JobsReader) -> Response:
     """How the best value came about, over the trials and over the device time spent."""
     return _together(render_analyses.best_over_time, job_id, sessions, caller)
 
 
 @router.get("/journal", response_class=StreamingResponse)
-def export_journal(job_id: str, sessions: SessionsOf, caller: Caller) -> StreamingResponse:
+def export_journal(job_id: str, sessions: SessionsOf, caller: JobsReader) -> StreamingResponse:
     """The search as the file of an Optuna journal: `optuna-dashboard search.journal` shows it."""
     with sessions() as session:
         job, search = _search(session, caller, job_id)
@@ -110,7 +110,7 @@ def export_journal(job_id: str, sessions: SessionsOf, caller: Caller) -> Streami
 
 
 @router.get("/{number}", response_model=schemas.TrialDetail)
-def read_trial(job_id: str, number: Number, sessions: SessionsOf, caller: Caller) -> Response:
+def read_trial(job_id: str, number: Number, sessions: SessionsOf, caller: JobsReader) -> Response:
     """One trial, with the whole spec that it trains and each of its attempts."""
     with sessions() as session:
         job = _job(session, caller, job_id)
@@ -119,7 +119,7 @@ def read_trial(job_id: str, number: Number, sessions: SessionsOf, caller: Caller
 
 @router.get("/{number}/efficiency", response_model=schemas.EfficiencyAnswer, tags=["efficiency"])
 def read_efficiency(
-    job_id: str, number: Number, sessions: SessionsOf, caller: Caller, profiles: ProfilesOf
+    job_id: str, number: Number, sessions: SessionsOf, caller: JobsReader, profiles: ProfilesOf
 ) -> Response:
     """Where the time of one trial went, by the account of its newest attempt."""
     with sessions() as session:

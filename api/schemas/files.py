@@ -18,6 +18,7 @@ class EventAnswer(Answer):
     created_at: Instant
     level: str
     message: str
+    key_id: str | None = Field(description="of whose request caused it, if one did")
     data: JsonObject
 
 

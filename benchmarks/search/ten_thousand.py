@@ -29,9 +29,9 @@ import psycopg
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from api.auth import create_key
 from api.book.database import make_engine, make_sessions
 from api.book.models import Job, Project
+from api.keys import create_key
 from api.settings import Settings
 from benchmarks.data.machine import machine
 from local.ports import free_port

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,14 @@ import uvicorn
 from sqlalchemy import select
 
 from api.app import create_app
-from api.auth import create_key
 from api.book.database import Sessions, make_engine, make_sessions
 from api.book.models import Attempt
+from api.book.scopes import ROLES
 from api.control.broker import Postman, make_redis
 from api.control.dispatcher import Dispatcher
 from api.control.janitor import Janitor
 from api.control.recorder import Recorder
+from api.keys import create_key
 from api.profiles import Profiles
 from api.settings import Settings
 from local.ports import free_port
@@ -30,6 +33,7 @@ from tests.waiting import eventually
 from training_core import events as reports
 from training_core.wire import RECORDED_HASH, REPORTS_STREAM, WORKERS_HASH, Heartbeat
 
+_numbers = count(1)
 SPEC: dict[str, Any] = {"task": "image-classification", "dataset": {"uri": "file:///data/pets/"}}
 
 
@@ -53,10 +57,12 @@ def sessions(settings: Settings) -> Iterator[Sessions]:
 
 
 @pytest.fixture
-def keys(sessions: Sessions) -> Callable[[str], str]:
-    def key(project: str) -> str:
+def keys(sessions: Sessions) -> Callable[..., str]:
+    """Makes a key of a project: an administrator's, unless scopes are given."""
+
+    def key(project: str, scopes: Collection[str] = ROLES["admin"], expires_at: datetime | None = None) -> str:
         with sessions.begin() as session:
-            return create_key(session, project, "test")
+            return create_key(session, project, f"test-{next(_numbers)}", scopes, expires_at)
 
     return key
 
@@ -78,7 +84,7 @@ def api_url(settings: Settings) -> Iterator[str]:
 
 
 @pytest.fixture
-def client(api_url: str, keys: Callable[[str], str]) -> Iterator[httpx2.Client]:
+def client(api_url: str, keys: Callable[..., str]) -> Iterator[httpx2.Client]:
     headers = {"Authorization": f"Bearer {keys('default')}"}
     with httpx2.Client(base_url=api_url, headers=headers, timeout=20) as client:
         yield client

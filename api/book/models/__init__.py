@@ -1,6 +1,6 @@
 """The tables. CHECK constraints state what is always true; migrations build the same schema (a test compares)."""
 
-from api.book.models.access import ApiKey, IdempotencyKey, Project
+from api.book.models.access import ApiKey, AuditEntry, IdempotencyKey, Project
 from api.book.models.base import Base, JsonObject
 from api.book.models.fleet import Probe, Worker
 from api.book.models.jobs import Attempt, Job, RungValue, Trial
@@ -10,6 +10,7 @@ __all__ = [
     "ApiKey",
     "Artifact",
     "Attempt",
+    "AuditEntry",
     "Base",
     "Checkpoint",
     "Event",

@@ -37,8 +37,9 @@ class Job(Base):
     """A training, a search, or a dataset check (`work`). `version` counts visible changes (the ETag), `last_event_seq`
     events.
 
-    `dataset_key` is the digest of the spec's dataset part, by which later plans find what is known of that data. A
-    search has its trials' plans, results and progress in their rows, and in `study` how far it is as a whole.
+    `wished_by` is the key that asked last for a cancel or a pause. `dataset_key` is the digest of the spec's dataset
+    part, by which later plans find what is known of that data. A search has its trials' plans, results and progress in
+    their rows, and in `study` how far it is as a whole.
     """
 
     __tablename__ = "jobs"
@@ -59,6 +60,7 @@ class Job(Base):
     status_detail: Mapped[str | None]
     cancel_requested_at: Mapped[datetime | None]
     pause_requested_at: Mapped[datetime | None]
+    wished_by: Mapped[str | None]
     profile_requested_at: Mapped[datetime | None]
     budget_warned_at: Mapped[datetime | None]
     version: Mapped[int] = mapped_column(BigInteger, default=1)

@@ -11,7 +11,7 @@ from api.book.models.base import Base, JsonObject
 
 
 class Event(Base):
-    """One numbered fact about a job; the list and the stream show the same object."""
+    """One numbered fact about a job; the list and the stream show the same object. `key_id` is who caused it."""
 
     __tablename__ = "events"
 
@@ -22,6 +22,7 @@ class Event(Base):
     level: Mapped[str]
     message: Mapped[str]
     data: Mapped[JsonObject]
+    key_id: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     __table_args__ = (CheckConstraint("level IN ('info', 'warning', 'error')", name="level_known"),)
