@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 
 from api.bodies.entries import entries_of
 from api.book.lifecycle import InvalidTransition
+from training_core.failure import Failed
 
 log = logging.getLogger("trainyard.api")
 
@@ -74,6 +75,15 @@ class Problem(Exception):
             **self.more,
         }
         return JSONResponse(body, self.status, headers=self.headers, media_type="application/problem+json")
+
+
+def unsupported(problem: Failed) -> Problem:
+    """What a training would refuse, told before there is one; it points at the value to change where that is known."""
+    errors = []
+    if problem.field is not None:
+        pointer = "/" + problem.field.replace(".", "/")
+        errors = [{"pointer": pointer, "code": Code.UNSUPPORTED, "message": problem.message}]
+    return Problem(422, Code.UNSUPPORTED, problem.message, hint=problem.hint, errors=errors)
 
 
 def not_found(what: str) -> Problem:

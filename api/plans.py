@@ -20,7 +20,7 @@ from api.book import costs, queries, slots
 from api.book.costs import HOUR_SECONDS, money
 from api.book.models import Probe, Worker
 from api.book.slots import Room
-from api.errors import Code, Problem
+from api.errors import unsupported
 from api.known_data import Hints, KnownData, known_data, weights_model
 from api.profiles import Profile, Profiles
 from api.search_plans import Known
@@ -131,7 +131,7 @@ def _make(session: Session, spec: JobSpec, data: KnownData, place: Place, networ
         host, table = _measured(session, plan, _host(worker, place.profile))
         plan = plan.on(choose_compute(spec.compute, plan, host, table))
     except Failed as problem:
-        raise Problem(422, Code.UNSUPPORTED, problem.message, hint=problem.hint) from None
+        raise unsupported(problem) from None
     return Made(plan, [_no_probes(worker)] if table is None else [])
 
 

@@ -19,7 +19,7 @@ from api.book import audit, lifecycle
 from api.book.events import act_for
 from api.book.models import IdempotencyKey, Job
 from api.dataset_check import CheckSpec
-from api.errors import Code, Problem, invalid_request
+from api.errors import Code, Problem, invalid_request, unsupported
 from api.profiles import Profiles
 from api.search.load import misfits
 from api.settings import Settings
@@ -38,7 +38,7 @@ def check(spec: JobSpec, profiles: Profiles, settings: Settings) -> None:
     try:
         check_together(spec)
     except Failed as problem:
-        raise Problem(422, Code.UNSUPPORTED, problem.message, hint=problem.hint) from None
+        raise unsupported(problem) from None
 
 
 def check_warm_start(session: Session, project_id: str, spec: JobSpec) -> None:

@@ -14,17 +14,23 @@ OUT_OF_MEMORY_WORDS = (
     "can't allocate memory", "std::bad_alloc", "could not create a primitive", "CUDA error: out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "callback: MemoryError",
 )  # fmt: skip
+# Of torch's batch norm.
+ONE_VALUE_WORDS = "Expected more than 1 value per channel"
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class Failed(Exception):
-    """Raised where the cause is known. `message` names the file or the part of the URI, never a credential."""
+    """Raised where the cause is known. `message` names the file or the part of the URI, never a credential.
 
-    def __init__(self, reason: Reason, message: str, hint: str | None = None) -> None:
+    `field` is the dotted path in the spec of the value to change, where there is one.
+    """
+
+    def __init__(self, reason: Reason, message: str, hint: str | None = None, *, field: str | None = None) -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
         self.hint = hint
+        self.field = field
 
 
 class StopRequested(Exception):
@@ -55,6 +61,12 @@ def _explain(error: BaseException) -> tuple[Reason, str, str | None]:
         return Reason.OUT_OF_MEMORY, "the host ran out of memory", "lower training.batch_size or training.image_size"
     if is_out_of_memory(error):
         return Reason.OUT_OF_MEMORY, "the device ran out of memory", "lower training.batch_size or training.image_size"
+    if isinstance(error, ValueError) and ONE_VALUE_WORDS in str(error):
+        return (
+            Reason.UNSUPPORTED,
+            "a batch norm was given one value by channel, of which there is no deviation: one image, come to 1 x 1",
+            "raise training.batch_size or training.image_size, use fewer devices, or set model.name to small_cnn",
+        )
     if isinstance(error, OSError) and error.errno in FULL_DISK:
         return Reason.NO_SPACE, f"no space left on the device ({error.filename or 'run'})", "free some disk space"
     return Reason.TRAINING_ERROR, f"{type(error).__name__}: {error} ({_place(error)})", None

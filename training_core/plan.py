@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from training_core import recipe
+from training_core.batch_norm import check_share, least_images, smallest_side
 from training_core.combinations import check_combination
 from training_core.data.augment.presets import Mixing
 from training_core.events import PlanChosen
@@ -85,9 +86,21 @@ class Plan:
                 Reason.UNSUPPORTED,
                 f"a batch of {self.batch_size} images cannot be shared by {compute.ranks} devices",
                 "raise training.batch_size or use fewer devices",
+                field="training.batch_size",
             )
+        self.check_batch_norm(1 if compute.sync_batch_norm else compute.ranks)
         plan = self.in_epochs(compute.epochs or self.epochs)
         return replace(plan, compute=compute, reasons=plan.reasons | compute.reasons)
+
+    def check_batch_norm(self, ranks: int) -> None:
+        """Raises `Failed(unsupported)` where a rank of so many has too few images for the batch norms."""
+        side = smallest_side(self.image_size, self.resizing)
+        check_share(self.model, self.trainable, side, batch_size=self.batch_size, ranks=ranks)
+
+    @property
+    def least_images(self) -> int:
+        """Of one forward pass in training."""
+        return least_images(self.model, self.trainable, smallest_side(self.image_size, self.resizing))
 
     def in_epochs(self, epochs: int) -> Plan:
         """The same training in fewer epochs or more, its warm-up in proportion."""
@@ -154,7 +167,7 @@ def choose_plan(spec: JobSpec, data: DataFacts, *, device: str, weights_model: s
     warmup = picks(
         "training.schedule.warmup_epochs", training.schedule.warmup_epochs, recipe.auto_warmup(facts, schedule)
     )
-    return Plan(
+    plan = Plan(
         model=model,
         trainable=spec.model.trainable,
         image_size=data.image_size,
@@ -195,6 +208,8 @@ def choose_plan(spec: JobSpec, data: DataFacts, *, device: str, weights_model: s
         seed=training.seed,
         reasons=picks.reasons,
     )
+    plan.check_batch_norm(1)
+    return plan
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from training_core.batch_norm import check_spec
 from training_core.failure import Failed
 from training_core.spec import JobSpec, Resizing
 from training_core.wire import Reason
@@ -22,4 +23,5 @@ def check_together(spec: JobSpec) -> None:
         bool(training.optimizer.weight_decay_by_layer) and head_alone,
     }  # fmt: skip
     for problem in [problem for problem, wrong in problems.items() if wrong]:
-        raise Failed(Reason.UNSUPPORTED, problem, "leave one of them out")
+        raise Failed(Reason.UNSUPPORTED, problem, "leave one of them out", field=problem.partition(" ")[0])
+    check_spec(spec)

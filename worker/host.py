@@ -18,6 +18,7 @@ from worker.journal import Journal
 from worker.launcher import Launcher
 from worker.outcome import Cause
 from worker.process import LAUNCH
+from worker.redaction import places_of
 from worker.settings import Settings
 from worker.slots import Slots, allowed_cores, find_devices
 
@@ -66,7 +67,7 @@ class Host:
             settings.redis_url.get_secret_value(), socket_timeout=5, socket_connect_timeout=2
         )
         self.cgroups = Cgroups(settings.attempt_memory_bytes)
-        self.journal = Journal(self.redis, self.runs)
+        self.journal = Journal(self.redis, self.runs, places_of(settings))
         self.launcher = Launcher(settings) if settings.warm_launcher else None
         self.draining = False
         self._runs: dict[str, Run] = {}

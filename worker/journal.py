@@ -2,6 +2,7 @@
 
 The run's own `events.jsonl` is the spool: nothing is kept in memory but offsets. What is not acknowledged within two
 seconds is sent again from the last acknowledged number; the recorder passes over what it knows and refuses gaps.
+Whatever it sends tells nothing of this host's folders (`redaction.py`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import shutil
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 
 import redis
@@ -19,6 +21,7 @@ from redis.exceptions import RedisError
 
 from training_core.rundir import RunDir, complete_lines
 from training_core.wire import RECORDED_HASH, REPORTS_STREAM, Ticket
+from worker.redaction import Redaction
 
 POLL_SECONDS = 0.1
 RESEND_SECONDS = 2.0
@@ -34,8 +37,9 @@ log = logging.getLogger("trainyard.journal")
 class Spool:
     """How far one run's file was sent and acknowledged."""
 
-    def __init__(self, run_dir: RunDir, ticket: Ticket) -> None:
+    def __init__(self, run_dir: RunDir, ticket: Ticket, places: Mapping[str, str]) -> None:
         self.run_dir, self.ticket = run_dir, ticket
+        self._redacted = Redaction(places, ticket.spec)
         self.closed = False  # nobody writes any more
         self._acknowledged = 0
         self._safe_offset = 0  # behind the last acknowledged line
@@ -55,7 +59,7 @@ class Spool:
                 self._progress_at = time.monotonic()
             self._in_flight.append((json.loads(line)["seq"], end))
             self._sent_offset = end
-            lines.append(line)
+            lines.append(self._redacted(line))
         return lines
 
     def acknowledge(self, recorded: int) -> None:
@@ -85,8 +89,8 @@ class Spool:
 class Journal:
     """One thread for all runs of the host, those that a former process left behind included."""
 
-    def __init__(self, client: redis.Redis, runs: Path) -> None:
-        self._redis, self._runs = client, runs
+    def __init__(self, client: redis.Redis, runs: Path, places: Mapping[str, str]) -> None:
+        self._redis, self._runs, self._places = client, runs, places
         self._spools: dict[str, Spool] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -105,7 +109,7 @@ class Journal:
 
     def add(self, run_dir: RunDir, ticket: Ticket) -> Spool:
         """Ship this run, from what its file holds already on; `close` the answer once its last line is written."""
-        spool = Spool(run_dir, ticket)
+        spool = Spool(run_dir, ticket, self._places)
         with self._lock:
             self._spools[ticket.attempt_id] = spool
         self._bell.set()

@@ -11,6 +11,8 @@ from training_core.rundir import Outcome
 from training_core.wire import Reason
 
 EXCERPT_BYTES = 2000
+# Whose cause only the log tells: faults of ours or of the host. Who made a mistake is told so, and shown no traceback.
+NEED_THE_LOG = {Reason.TRAINING_ERROR, Reason.PROCESS_DIED, Reason.STALLED}
 
 _SECRETS = re.compile(
     r"(?i)(://)[^/\s@]+@|\b(AKIA[0-9A-Z]{12,}|ty_[0-9A-Z]{26}_\S+)"
@@ -78,7 +80,8 @@ def settle(
         case Outcome(result="failed"), _:
             told = {name: getattr(outcome, name) for name in ("phase", "message", "hint", "rank")}
             reason = outcome.reason or Reason.TRAINING_ERROR
-            return Finished(reason=reason, exit_code=exit_code, log_excerpt=excerpt(log), **told)
+            log_excerpt = excerpt(log) if reason in NEED_THE_LOG else None
+            return Finished(reason=reason, exit_code=exit_code, log_excerpt=log_excerpt, **told)
         case _, Cause():
             reason, message = CAUSE_REASONS[cause], CAUSE_MESSAGES.get(cause)
         case _ if out_of_memory:
@@ -89,7 +92,7 @@ def settle(
                 f"The {_NAMES[phase]} process ended without a word ({_ending(exit_code)})",
             )
     hint = _hint(cause, checkpoint) if cause is not None else None
-    told = {"message": message, "hint": hint, "log_excerpt": excerpt(log)}
+    told = {"message": message, "hint": hint, "log_excerpt": excerpt(log) if reason in NEED_THE_LOG else None}
     return Finished(reason=reason, phase=phase, exit_code=exit_code, **told)
 
 

@@ -152,3 +152,21 @@ def test_the_answers_of_every_profile_are_whole(client: httpx2.Client, control: 
         assert plan["profile"] == name
         assert ("worker" in names(plan)) == name.startswith("gpu")
         assert (plan["plan"]["compute"] == {}) == name.startswith("gpu")
+
+
+def test_a_batch_of_one_is_refused_with_a_pointer_before_there_is_any_data(client: httpx2.Client) -> None:
+    wrong = {"model": {"name": "resnet18"}, "training": {"batch_size": 1, "image_size": 32}}
+    for path in ("/v1/jobs", "/v1/jobs?validate_only=true", "/v1/plans"):
+        answer = client.post(path, json={**SPEC, **wrong})
+        assert (answer.status_code, answer.json()["code"]) == (422, "unsupported"), path
+        [fault] = answer.json()["errors"]
+        assert fault["pointer"] == "/training/batch_size"
+        assert "raise training.batch_size to 2 or more" in answer.json()["hint"]
+
+
+def test_one_that_only_the_data_tells_is_refused_by_the_plan(client: httpx2.Client, control: Control) -> None:
+    control.heartbeat()
+    wrong = {"model": {"name": "small_resnet"}, "training": {"batch_size": 1}}
+    answer = client.post("/v1/plans?train_images=100&image_size=8", json={**SPEC, **wrong})
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/training/batch_size")
+    assert client.post("/v1/plans?train_images=100&image_size=16", json={**SPEC, **wrong}).status_code == 200

@@ -57,6 +57,13 @@ def test_the_last_image_stands_in_where_a_rank_has_fewer_images_than_pieces() ->
     assert sum(weight for _, weight in parts) == 2
 
 
+def test_the_last_two_stand_in_where_a_batch_norm_needs_two() -> None:
+    """A rank with three images beside one with four, which takes two pieces."""
+    mixed = Mixed(torch.arange(3.0)[:, None], torch.arange(3))
+    parts = [(piece.labels.tolist(), weight) for piece, weight in cut(mixed, 2, least=2)]
+    assert parts == [([0, 1, 2], 1.0), ([1, 2], 0.0)]
+
+
 def test_a_batch_norm_is_never_given_one_image_alone(tmp_path: Path) -> None:
     network = make_model("resnet18", channels=1, classes=3)
     training = make_training(tmp_path, network=network, compute={"micro_batch_size": 1}, batch_size=5, image_size=32)

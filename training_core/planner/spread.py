@@ -49,7 +49,7 @@ def rank_counts(case: Case) -> list[int]:
         return [1]
     if case.wanted.strategy != "auto":
         return [case.host.devices]
-    most = min(case.host.devices, case.plan.batch_size)
+    most = max(1, min(case.host.devices, case.plan.batch_size // case.plan.least_images))
     if case.host.device == "cpu":
         # One process with all cores, but for memory far away; `split` has ranks share them where that was measured.
         return [max(1, min(most, case.host.numa_nodes))]
@@ -168,8 +168,11 @@ def _micro_batch(draft: Draft) -> Draft:
 
 
 def _pinned_pieces(draft: Draft, share: int) -> Draft:
-    wanted = draft.wanted.micro_batch_size
-    pinned = draft.pick("micro_batch_size", wanted if wanted < share else 0, AS_REQUESTED)
+    least = 2 if draft.case.work.batch_norm and draft.case.plan.trainable == "all" else 1
+    wanted, reason = max(draft.wanted.micro_batch_size, least), AS_REQUESTED
+    if wanted > draft.wanted.micro_batch_size:
+        reason = f"a batch norm takes its mean over {least} images at least, where {least - 1} is asked for"
+    pinned = draft.pick("micro_batch_size", wanted if wanted < share else 0, reason)
     most = fit(draft.case, draft.trying(micro_batch_size=0)).micro_batch
     if min(wanted, share) > most:
         return pinned.warn("memory", f"{min(wanted, share)} images at a time may not fit: about {most} do")

@@ -32,19 +32,20 @@ def number_of_pieces(training: Training) -> int:
     return max(1, min(math.ceil(share / size), share // least_piece(training)))
 
 
-def cut(mixed: Mixed, count: int) -> Iterator[tuple[Mixed, float]]:
-    """`count` pieces of sizes that differ by one at most, each with its weight in the loss.
+def cut(mixed: Mixed, count: int, least: int = 1) -> Iterator[tuple[Mixed, float]]:
+    """`count` pieces of `least` images or more, of sizes that differ by one at most, each with its weight in the loss.
 
-    A rank with fewer images than pieces repeats its last one at weight 0.
+    A rank with too few images for so many repeats its last ones at weight 0: all ranks take as many passes.
     """
-    images = len(mixed.images)
     if count == 1:
         yield mixed, 1.0
         return
-    for number in range(count):
-        start, end = images * number // count, images * (number + 1) // count
-        weight = float(end > start)
-        yield _part(mixed, slice(start, end) if end > start else slice(images - 1, images)), weight
+    images = len(mixed.images)
+    own = max(1, min(count, images // least))
+    for number in range(own):
+        yield _part(mixed, slice(images * number // own, images * (number + 1) // own)), 1.0
+    for _ in range(own, count):
+        yield _part(mixed, slice(max(0, images - least), images)), 0.0
 
 
 def _part(mixed: Mixed, some: slice) -> Mixed:

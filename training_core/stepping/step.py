@@ -9,7 +9,7 @@ from training_core.data.augment.mix import Mixed, mix
 from training_core.data.load import Batch
 from training_core.failure import is_out_of_memory
 from training_core.stepping.memory import give_up, make_room, no_memory
-from training_core.stepping.pieces import cut, number_of_pieces
+from training_core.stepping.pieces import cut, least_piece, number_of_pieces
 from training_core.stepping.precision import autocast
 from training_core.stepping.slow_half import fall_back_if_slow
 from training_core.training import Training
@@ -84,7 +84,8 @@ def _in_pieces(training: Training, mixed: Mixed) -> torch.Tensor | None:
 def _forward_and_backward(training: Training, mixed: Mixed) -> torch.Tensor:
     plan, ranks, parts = training.plan, training.ranks, []
     count = number_of_pieces(training)
-    for number, (piece, weight) in enumerate(cut(mixed, count), start=1):
+    least = 1 if count == 1 else least_piece(training)
+    for number, (piece, weight) in enumerate(cut(mixed, count, least), start=1):
         with training.exchange.piece(last=number == count):
             with autocast(plan.precision, ranks.device):
                 logits = training.parallel(piece.images)
