@@ -19,6 +19,7 @@ from typing import Any
 from training_core.spec import JobSpec
 from worker.settings import Settings
 
+METRIC, BEFORE_KIND = b'"kind":"metric"', 80
 LEAST_CHARACTERS = 4  # "/", "/a": nothing that tells of a host, and part of many a word
 
 
@@ -59,8 +60,8 @@ class Redaction:
         self._pattern = re.compile(rb"(?<![\w.-])(?:" + b"|".join(map(re.escape, longest_first)) + rb")(?![\w.-])")
 
     def __call__(self, line: bytes) -> bytes:
-        """One report, a line of JSON; most name no folder, and cost a look."""
-        if not any(name in line for name in self._hidden):
+        """One report, a line of JSON; most are numbers or name no folder, and cost a look."""
+        if METRIC in line[:BEFORE_KIND] or not any(name in line for name in self._hidden):
             return line
         return self._pattern.sub(lambda found: self._words[found[0]], line)
 
