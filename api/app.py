@@ -22,7 +22,9 @@ from api.links import PublicUrl
 from api.profiles import Profiles
 from api.request_ids import Faults, RequestIds
 from api.routes import (
+    api_keys,
     artifacts,
+    audit_log,
     checkpoints,
     data_reports,
     dataset_checks,
@@ -32,6 +34,7 @@ from api.routes import (
     jobs,
     metrics,
     plans,
+    projects,
     trials,
 )
 from api.settings import Settings
@@ -72,7 +75,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.bodies = BodyReader()
     errors.install(app)
     for part in (
-        jobs, trials, plans, events, metrics, checkpoints, artifacts, data_reports, dataset_checks, fleet, health
+        jobs, trials, plans, events, metrics, checkpoints, artifacts, data_reports, dataset_checks, fleet, health,
+        api_keys, projects, audit_log,
     ):  # fmt: skip
         app.include_router(part.router)
     app.mount("/docs", StaticFiles(directory=PAGES / "docs", html=True), name="docs")

@@ -37,6 +37,8 @@ class Code(StrEnum):
     CHECKPOINT_DELETED = "checkpoint_deleted"
     FILE_CHANGED = "file_changed"
     EXTERNAL_ID_TAKEN = "external_id_taken"
+    NAME_TAKEN = "name_taken"
+    KEY_ENDED = "key_ended"
     BODY_TOO_LARGE = "body_too_large"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
     INVALID_REQUEST = "invalid_request"

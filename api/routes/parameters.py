@@ -25,7 +25,7 @@ Key = Annotated[
 ]
 MOST_IDS = 100
 JOB_STATUSES = [str(status) for status in Status if status != Status.PRUNED]  # which a trial alone can be
-_ID = re.compile(r"(job|chk)_[0-9A-HJKMNP-TV-Z]{26}")
+_ID = re.compile(r"(job|chk|key|prj|aud)_[0-9A-HJKMNP-TV-Z]{26}")
 
 Limit = Annotated[int, Query(ge=1, description="at most 100")]
 After = Annotated[str | None, Query(max_length=64, description="`next_cursor` of the page before")]

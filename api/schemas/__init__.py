@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from api.schemas.access import (
+    AuditAnswer,
+    KeyAnswer,
+    NewKeyAnswer,
+    NewProjectAnswer,
+    ProjectAnswer,
+)  # fmt: skip
 from api.schemas.analyses import (
     ByDeviceSeconds,
     ByNumber,
@@ -39,12 +46,13 @@ from api.schemas.plans import CostRange, HoursRange, Missing, PlanAnswer, Search
 from api.schemas.trials import AttemptAnswer, RungAnswer, SearchEfficiencyAnswer, TrialAnswer, TrialDetail
 
 __all__ = [
-    "Answer", "ArtifactAnswer", "AttemptAnswer", "Best", "ByDeviceSeconds", "ByNumber", "CheckPhases",
-    "CheckpointAnswer", "Cost", "CostRange", "DataReportSummary", "DatasetCheckAnswer", "Dimension",
-    "EfficiencyAnswer", "EfficiencySummary", "EventAnswer", "HistoryAnswer", "HoursRange", "ImportanceAnswer",
-    "ImportanceTable", "Instant", "JobAnswer", "JobError", "JsonObject", "MetricsAnswer", "Missing",
-    "ObjectiveAnswer", "ObjectiveHistory", "Page", "ParallelCoordinatesAnswer", "ParameterImportance",
-    "ParetoAnswer", "ParetoPoint", "Phases", "PlanAnswer", "ProfileAnswer", "Progress", "Queue", "RungAnswer",
-    "SearchEfficiencyAnswer", "SearchPlan", "SeriesAnswer", "TrialAnswer", "TrialDetail", "Validation",
-    "ValueColumn", "WarmStart", "WorkAnswer", "WorkerAnswer",
+    "Answer", "ArtifactAnswer", "AttemptAnswer", "AuditAnswer", "Best", "ByDeviceSeconds", "ByNumber",
+    "CheckPhases", "CheckpointAnswer", "Cost", "CostRange", "DataReportSummary", "DatasetCheckAnswer",
+    "Dimension", "EfficiencyAnswer", "EfficiencySummary", "EventAnswer", "HistoryAnswer", "HoursRange",
+    "ImportanceAnswer", "ImportanceTable", "Instant", "JobAnswer", "JobError", "JsonObject", "KeyAnswer",
+    "MetricsAnswer", "Missing", "NewKeyAnswer", "NewProjectAnswer", "ObjectiveAnswer", "ObjectiveHistory", "Page",
+    "ParallelCoordinatesAnswer", "ParameterImportance", "ParetoAnswer", "ParetoPoint", "Phases", "PlanAnswer",
+    "ProfileAnswer", "Progress", "ProjectAnswer", "Queue", "RungAnswer", "SearchEfficiencyAnswer", "SearchPlan",
+    "SeriesAnswer", "TrialAnswer", "TrialDetail", "Validation", "ValueColumn", "WarmStart", "WorkAnswer",
+    "WorkerAnswer",
 ]  # fmt: skip
