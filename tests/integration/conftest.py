@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
@@ -67,20 +67,28 @@ def keys(sessions: Sessions) -> Callable[..., str]:
     return key
 
 
-@pytest.fixture
-def api_url(settings: Settings) -> Iterator[str]:
-    """A real uvicorn in a thread; ends within its grace time."""
+@contextmanager
+def serving(settings: Settings, **options: Any) -> Iterator[str]:
+    """The URL of a real uvicorn in a thread, which ends within its grace time. `options` are of `uvicorn.Config`."""
     port = free_port()
     config = uvicorn.Config(
-        create_app(settings), port=port, log_level="warning", timeout_graceful_shutdown=2, ws="none"
+        create_app(settings), port=port, log_level="warning", timeout_graceful_shutdown=2, ws="none", **options
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
     eventually(lambda: server.started)
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture
+def api_url(settings: Settings) -> Iterator[str]:
+    with serving(settings) as url:
+        yield url
 
 
 @pytest.fixture
