@@ -5,7 +5,7 @@ The same code decides when the job starts; here it knows the data from the book 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import product
@@ -15,8 +15,8 @@ from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from api import render, schemas, search_plans
-from api.book import costs, queries, slots
+from api import schemas, search_plans, waiting
+from api.book import costs, lanes, slots
 from api.book.costs import HOUR_SECONDS, money
 from api.book.models import Probe, Worker
 from api.book.slots import Room
@@ -65,7 +65,8 @@ def plan_of(session: Session, project_id: str, spec: JobSpec, hints: Hints, prof
 
     Raises a 422 problem for a spec that its training would refuse.
     """
-    online = [room for room in slots.rooms(session) if room.worker.status == "online"]
+    rooms = slots.rooms(session)
+    online = [room for room in rooms if room.worker.status == "online"]
     place = _likely_place(profiles.choose(spec.compute.profile, [room.worker for room in online]), online)
     data = known_data(session, project_id, spec, hints)
     network = weights_model(session, project_id, spec)
@@ -81,10 +82,7 @@ def plan_of(session: Session, project_id: str, spec: JobSpec, hints: Hints, prof
         hours=_hours(made.prediction),
         cost=_cost(made.prediction, profile),
         search=search_plans.plan_of(session, project_id, spec, known) if spec.search is not None else None,
-        queue=schemas.Queue(
-            position=queries.position_of_next(session, spec.priority),
-            reason=render.why_a_job_waits(spec.compute.profile, profiles, online, data_ready=False),
-        ),
+        queue=_queue(session, project_id, spec, profiles, rooms),
         missing=[*data.missing, *_missing_network(spec, network), *_missing_host(spec, place), *made.missing],
         warnings=[
             *_plan_warnings(spec, made.plan),
@@ -92,6 +90,16 @@ def plan_of(session: Session, project_id: str, spec: JobSpec, hints: Hints, prof
             *(search_plans.limit_warnings(spec, known) if spec.search is not None else ()),
         ],
     )
+
+
+def _queue(
+    session: Session, project_id: str, spec: JobSpec, profiles: Profiles, rooms: Sequence[Room]
+) -> schemas.Queue:
+    """Behind those of the project that wait for the same, were it booked now."""
+    lane = lanes.lane_of_new(project_id, spec)
+    found = waiting.likely(spec.compute.profile, profiles, rooms)
+    position = lanes.place_in(session, lane, spec.priority)
+    return schemas.Queue(position=position, code=found.code, reason=found.message, looked_at=None)
 
 
 def _known(prediction: Prediction | None, profile: Profile | None, online: list[Room]) -> Known:

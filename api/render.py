@@ -6,19 +6,17 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from api import accounts, render_search, schemas
-from api.book import costs, lifecycle, queries, slots, status
+from api import accounts, render_search, schemas, waiting
+from api.book import costs, lanes, lifecycle, queries, slots, status
 from api.book.costs import Spent
 from api.book.models import Artifact, Attempt, Checkpoint, Event, Job
 from api.book.series import Series
-from api.book.slots import Room
 from api.book.status import Status
 from api.dataset_check import CheckSpec
 from api.links import link
 from api.profiles import Profiles
 from training_core.spec import JobSpec, Search
 
-NOBODY_ONLINE = "No worker is online; start one with `python -m worker`"
 JOB_PARTS = ("events", "stream", "metrics", "checkpoints", "artifacts", "efficiency", "data_report")
 CHECK_PARTS = ("events", "data_report")
 
@@ -85,10 +83,12 @@ def _shared(session: Session, row: Job, attempt: Attempt | None, profiles: Profi
         "hosts": _hosts(session, row, attempt),
         "created_at": row.created_at,
         "updated_at": row.updated_at,
-        "queue": queue(session, row, profiles) if state == Status.QUEUED else None,
+        "queue": None,
+        "warnings": [],
         "data": row.data,
         "data_report": _data_report(row),
         "error": schemas.JobError.model_validate(row.error) if row.error else None,
+        **(_waits(session, row, profiles) if state == Status.QUEUED else {}),
     }
 
 
@@ -127,39 +127,24 @@ def _best(session: Session, row: Job) -> schemas.Best | None:
     return schemas.Best(trial=kept.trial, value=None, checkpoint=kept.id, step=kept.step, metrics=kept.metrics)
 
 
-def queue(session: Session, row: Job, profiles: Profiles) -> schemas.Queue:
-    """Why it waits, in words a person can act on."""
-    online = [room for room in slots.rooms(session) if room.worker.status == "online"]
-    if not online:
-        reason = NOBODY_ONLINE
-    elif row.work == "check":
-        reason = _why_a_check_waits(online)
-    else:
-        reason = why_a_job_waits(
-            row.spec["compute"]["profile"], profiles, online, data_ready=row.data_ready_at is not None
-        )
-    return schemas.Queue(position=queries.queue_position(session, row), reason=reason)
-
-
-def _why_a_check_waits(online: list[Room]) -> str:
-    if any(room.lends and room.takes_check() for room in online):
-        return "A worker is free; the dispatcher takes the check next"
-    return "Every worker has as many dataset checks as it runs at once"
-
-
-def why_a_job_waits(name: str, profiles: Profiles, online: list[Room], *, data_ready: bool) -> str:
-    """What a job by the profile `name` waits for, or that it does not."""
-    if not online:
-        return NOBODY_ONLINE
-    profile = profiles.choose(name, [room.worker for room in online])
-    serving = [room for room in online if profile is not None and profile.serves(room.worker)]
-    if profile is None or not serving:
-        return f"No online worker offers profile {name}"
-    if data_ready and not any(room.takes(profile.devices, ready=True) for room in serving):
-        return f"All slots for profile {profile.name} are taken"
-    if not data_ready and not any(room.takes(profile.devices, ready=False) for room in serving):
-        return f"All slots for profile {profile.name} are taken or awaited by jobs whose data is being prepared"
-    return "A slot is free; the dispatcher takes the job next"
+def _waits(session: Session, row: Job, profiles: Profiles) -> dict[str, Any]:
+    """Of a queued job: what the dispatcher's last look came to, and what its client should know of it."""
+    seen = lanes.seen(session, row)
+    if seen is None:  # a search that is about to end
+        return {"queue": None, "warnings": []}
+    position, found = lanes.place_in(session, seen.lane, row.priority, row.id), seen.decision or waiting.UNSEEN
+    queue = schemas.Queue(position=position, code=found.code, reason=found.message, looked_at=seen.looked_at)
+    if found.unserved:
+        said = row.status_detail
+        return {
+            "queue": queue,
+            "status_detail": f"{said}. {found.message}" if said else found.message,
+            "warnings": [waiting.as_warning(found)],
+        }
+    if seen.decision is not None:
+        return {"queue": queue, "warnings": []}
+    nobody = waiting.nobody_serves(seen.lane.profile, profiles, slots.rooms(session))
+    return {"queue": queue, "warnings": [waiting.as_warning(nobody)] if nobody is not None else []}
 
 
 def event(row: Event) -> schemas.EventAnswer:

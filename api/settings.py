@@ -54,6 +54,9 @@ class Settings(BaseSettings):
     reserve_after_seconds: float = Field(
         default=300.0, ge=0, description="a job that waited so long keeps the next worker that it fits on for itself"
     )
+    unschedulable_after_seconds: float = Field(
+        default=0.0, ge=0, description="a job that no worker could ever do ends as `unschedulable` after it; 0: never"
+    )
     claim_seconds: float = Field(default=3.0, gt=0, description="a ticket that nobody claims is sent again after it")
     losses_limit: int = Field(
         default=3, ge=1, description="lost attempts in a row without a new checkpoint before a job fails"

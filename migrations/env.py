@@ -17,6 +17,14 @@ from api.book.models import Base
 VERSION_TABLE = "trainyard_version"
 MIGRATION_LOCK = 7_271_001
 
+WORDED_ANEW = {
+    "ix_jobs_lanes"
+}  # PostgreSQL tells its expression in other words; the tests compare what it makes of both
+
+
+def _compared(_: object, name: str | None, kind: str, *__: object) -> bool:
+    return not (kind == "index" and name in WORDED_ANEW)
+
 
 def run() -> None:
     if context.config.config_file_name:
@@ -34,6 +42,7 @@ def run() -> None:
             target_metadata=Base.metadata,
             version_table=VERSION_TABLE,
             transaction_per_migration=True,
+            include_object=_compared,
         )
         with context.begin_transaction():
             context.run_migrations()

@@ -69,6 +69,7 @@ class Reason(StrEnum):
     SEARCH_ERROR = "search_error"
     LIMIT_REACHED = "limit_reached"
     RETRIES_EXHAUSTED = "retries_exhausted"
+    UNSCHEDULABLE = "unschedulable"
 
 
 class Message(BaseModel):

@@ -11,7 +11,7 @@ from sqlalchemy import ScalarSelect, Select, func, select
 from sqlalchemy.orm import Session
 
 from api.book.models import Artifact, Attempt, Checkpoint, Event, Job, Trial
-from api.book.status import HELD, Status
+from api.book.status import HELD
 from training_core.spec import JobSpec, Work
 from training_core.spec.space import apply
 
@@ -87,20 +87,6 @@ def list_jobs(
     if narrow.created_after is not None:
         query = query.where(Job.created_at > narrow.created_after)
     return session.scalars(query.order_by(Job.id.desc()).limit(limit + 1)).all()
-
-
-def queue_position(session: Session, job: Job) -> int:
-    """1 for the one that is next among all queued jobs, or among all queued checks."""
-    ahead = (Job.priority > job.priority) | ((Job.priority == job.priority) & (Job.id < job.id))
-    queued = select(func.count()).select_from(Job).where(Job.status == Status.QUEUED, Job.work == job.work, ahead)
-    return 1 + session.execute(queued).scalar_one()
-
-
-def position_of_next(session: Session, priority: int) -> int:
-    """That of a job with this priority, were it booked now."""
-    ahead = select(func.count()).select_from(Job)
-    ahead = ahead.where(Job.status == Status.QUEUED, Job.work == "train", Job.priority >= priority)
-    return 1 + session.execute(ahead).scalar_one()
 
 
 def events_after(

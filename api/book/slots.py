@@ -34,6 +34,7 @@ class Booked:
     size: float
     ready: bool
     search: bool = False
+    project_id: str = ""
 
 
 @dataclass
@@ -94,7 +95,9 @@ def rooms(session: Session) -> list[Room]:
     """Every worker that ever reported, by name."""
     ready = Attempt.data_ready_at.is_not(None) | Job.data_ready_at.is_not(None)
     search = Job.spec["search"].astext.is_not(None)
-    query = select(Attempt.worker, Attempt.job_id, Job.work, Attempt.devices * Attempt.share, ready, search)
+    query = select(
+        Attempt.worker, Attempt.job_id, Job.work, Attempt.devices * Attempt.share, ready, search, Job.project_id
+    )
     query = query.join(Job, Job.id == Attempt.job_id).where(Attempt.finished_at.is_(None))
     booked: dict[str, list[Booked]] = {}
     for worker, *facts in session.execute(query):

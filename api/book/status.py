@@ -72,6 +72,7 @@ REASONS: dict[Reason, Verdict] = {
     Reason.WORKER_SHUTDOWN: Verdict(Status.QUEUED, "free"),
     Reason.NO_SLOT: Verdict(Status.QUEUED, "free"),
     Reason.RETRIES_EXHAUSTED: Verdict(Status.FAILED),
+    Reason.UNSCHEDULABLE: Verdict(Status.FAILED),
     Reason.RUNG_REACHED: Verdict(Status.PAUSED),
     Reason.PROMOTED: Verdict(Status.QUEUED),
     Reason.PRUNED: Verdict(Status.PRUNED),

@@ -4,32 +4,31 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 
 import psycopg
 import redis
 from kombu.exceptions import OperationalError as BrokerError
-from sqlalchemy import Select, func, or_, select, text, update
+from sqlalchemy import func, or_, select, text, update
 from sqlalchemy.orm import Session
 
-from api.book import costs, queries, slots
+from api.book import costs, lanes, queries, slots
 from api.book.costs import Lent
 from api.book.database import Sessions
 from api.book.events import QUEUE_CHANNEL
 from api.book.locks import now
 from api.book.models import Attempt, Job, Project, Trial
-from api.book.status import TERMINAL, Status
+from api.book.status import TERMINAL
+from api.control import unschedulable
 from api.control.broker import Postman
 from api.control.queue import Place, Queue
 from api.profiles import Profiles
 from api.settings import Settings
-from training_core.spec import Work
 from training_core.wire import WISHES_HASH, Ticket, Wish
 
 POLL_SECONDS = 1.0
-QUEUE_LOOK = 200
-_BOOKED_FROM = [Status.QUEUED, Status.PREPARING, Status.RUNNING]  # of a search some trials may be held already
+GAP_SECONDS = 60.0  # without a look, after which nothing is known of the workers meanwhile
 
 log = logging.getLogger("trainyard.dispatcher")
 
@@ -47,6 +46,8 @@ class Dispatcher:
         url = self._settings.database_url.get_secret_value().replace("postgresql+psycopg://", "postgresql://", 1)
         with psycopg.connect(url, autocommit=True, connect_timeout=5) as bell:
             bell.execute(f"LISTEN {QUEUE_CHANNEL}")
+            with self._sessions.begin() as session:
+                lanes.give_full_time(session, GAP_SECONDS)
             while not stop.is_set():
                 self.dispatch()
                 for _ in bell.notifies(timeout=POLL_SECONDS, stop_after=1):
@@ -54,33 +55,39 @@ class Dispatcher:
 
     def dispatch(self) -> None:
         """Book, send and wish once."""
-        with self._sessions.begin() as session:
-            locked, reserved = self._book(session, {})
-        for job_id in locked:
-            # Reports of a busy search keep its row locked most of the time: it is waited for, with no other lock held.
-            with self._sessions.begin() as session:
-                self._book(session, reserved, job_id)
+        while self._book():
+            pass
+        self._end_unschedulable()
         self._send_tickets()
         self._send_wishes()
 
-    def _book(
-        self, session: Session, reserved: Mapping[str, Place], alone: str | None = None
-    ) -> tuple[set[str], Mapping[str, Place]]:
-        """Through the queue, or through one job's part of it.
+    def _book(self) -> bool:
+        """One look; whether there is more to book than one transaction should."""
+        with self._sessions.begin() as session:
+            queue = self._queue(session, {})
+            queue.look()
+            queue.queue_the_unbooked()
+            lanes.decide(session, queue.decided)
+        for job_id in queue.locked:
+            # Reports of a busy search keep its row locked most of the time: it is waited for, with no other lock held.
+            with self._sessions.begin() as session:
+                self._queue(session, queue.reserved).look_at(job_id)
+        return queue.more
 
-        Returns the jobs that others had locked meanwhile, and the workers that are kept for somebody.
-        """
-        lending = [room for room in slots.rooms(session) if room.lends]
+    def _queue(self, session: Session, reserved: Mapping[str, Place]) -> Queue:
         after = timedelta(seconds=self._settings.reserve_after_seconds)
-        queue, locked = Queue(session, self._profiles, lending, after, reserved), set[str]()
-        books: dict[Work, Callable[[Job, Trial], None]] = {"train": queue.book, "check": queue.book_check}
-        for work, book in books.items():
-            found = _waiting(work, alone)
-            waiting = session.execute(found.with_for_update(of=Job, skip_locked=alone is None)).all()
-            for job, trial in waiting:
-                book(job, trial)
-            locked |= set(session.scalars(found.with_only_columns(Job.id))) - {job.id for job, _ in waiting}
-        return locked, queue.reserved
+        return Queue(session, self._profiles, slots.rooms(session), after, reserved)
+
+    def _end_unschedulable(self) -> None:
+        """What nobody could do for as long as the operator lets it wait."""
+        seconds = self._settings.unschedulable_after_seconds
+        if not seconds:
+            return
+        with self._sessions() as session:
+            late = lanes.overdue(session, seconds)
+        for job_id in late:
+            with self._sessions.begin() as session:
+                unschedulable.end(session, job_id, seconds)
 
     def _send_tickets(self) -> None:
         """Send every ticket that was never sent or not claimed in time; a lost or doubled one does no harm."""
@@ -140,18 +147,6 @@ def _wish(job: Job) -> Wish | None:
     if job.pause_requested_at is not None or queries.stopping(job) is not None:
         return Wish.PAUSE
     return Wish.PROFILE if job.profile_requested_at is not None else None
-
-
-def _waiting(work: Work, job_id: str | None) -> Select[Job, Trial]:
-    """Queued trials of jobs, or of checks, or of one of either, in the order in which they go.
-
-    Of one search those that have trained before go first. A thousand checks hide no job.
-    """
-    query = select(Job, Trial).join(Trial, Trial.job_id == Job.id).where(Trial.status == Status.QUEUED)
-    query = query.where(Job.work == work, Job.status.in_(_BOOKED_FROM), Job.study["stopping"].astext.is_(None))
-    query = query.where(Job.cancel_requested_at.is_(None), Job.pause_requested_at.is_(None))
-    query = query if job_id is None else query.where(Job.id == job_id)
-    return query.order_by(Job.priority.desc(), Job.id, Trial.attempt == 0, Trial.number).limit(QUEUE_LOOK)
 
 
 def _ticket(session: Session, attempt: Attempt, job: Job, trial: Trial) -> Ticket:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Response
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.orm import Session
 
-from api import advice, render, render_efficiency, schemas, submission
+from api import advice, render, render_efficiency, schemas, submission, waiting
 from api.auth import Principal
 from api.book import audit, lifecycle, queries, wishes
 from api.book.database import Sessions
@@ -44,9 +44,8 @@ async def submit(
     if validate_only:
         await run_in_threadpool(_check_warm_start, sessions, caller, spec)
         plan = await run_in_threadpool(plans.plan, sessions, caller, profiles, spec, Hints())
-        answer = schemas.Validation(
-            spec=spec.model_dump(mode="json"), warnings=advice.warnings_for(spec, profiles), plan=plan
-        )
+        warnings = [*advice.warnings_for(spec, profiles), *waiting.warnings_of(plan.queue)]
+        answer = schemas.Validation(spec=spec.model_dump(mode="json"), warnings=warnings, plan=plan)
         return Response(answer.model_dump_json(), media_type="application/json")
     return await run_in_threadpool(_submit, sessions, caller, profiles, spec, idempotency_key)
 

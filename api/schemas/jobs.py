@@ -10,10 +10,15 @@ from api.schemas.part import Answer, Instant, JsonObject
 
 
 class Queue(Answer):
-    """Place among the queued jobs of the same profile, and what the job waits for."""
+    """Place among those of the project that wait for the same, and why: what the dispatcher's last look came to."""
 
-    position: int
+    position: int = Field(description="1 is next; counted up to 1001")
+    code: str = Field(
+        description="not_looked_at, no_worker, not_served, not_lending, slots_taken, slots_awaited, kept_for_another, "
+        "checks_full, changing, no_trial_yet, next; slot_free in plans; more may come"
+    )
     reason: str
+    looked_at: Instant | None = Field(description="when the last look was; null before the first one, and in plans")
 
 
 class Phases(Answer):
@@ -98,6 +103,7 @@ class WorkAnswer(Answer):
     created_at: Instant
     updated_at: Instant
     queue: Queue | None
+    warnings: list[str] = Field(description="what its client should know while it waits: that no worker could do it")
     data: JsonObject | None = Field(description="the dataset as it was found: version, classes, images by split")
     data_report: DataReportSummary | None
     error: JobError | None

@@ -52,8 +52,9 @@ def test_validate_only_books_nothing(client: httpx2.Client) -> None:
     ],
 )
 def test_warnings_name_the_field_that_will_disappoint(
-    client: httpx2.Client, change: dict[str, object], warning: str | None
+    client: httpx2.Client, control: Control, change: dict[str, object], warning: str | None
 ) -> None:
+    control.heartbeat()
     answer = client.post("/v1/jobs?validate_only=true", json={**SPEC, **change}).json()
     assert [text.split(" ")[0] for text in answer["warnings"]] == ([warning] if warning else [])
 

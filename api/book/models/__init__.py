@@ -4,6 +4,7 @@ from api.book.models.access import ApiKey, AuditEntry, IdempotencyKey, Project
 from api.book.models.base import Base, JsonObject
 from api.book.models.fleet import Probe, Worker
 from api.book.models.jobs import Attempt, Job, RungValue, Trial
+from api.book.models.queue import QueueLane, QueueLook
 from api.book.models.reports import Artifact, Checkpoint, Event, MetricChunk
 
 __all__ = [
@@ -20,6 +21,8 @@ __all__ = [
     "MetricChunk",
     "Probe",
     "Project",
+    "QueueLane",
+    "QueueLook",
     "RungValue",
     "Trial",
     "Worker",

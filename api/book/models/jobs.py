@@ -13,7 +13,9 @@ from sqlalchemy import (
     Index,
     Text,
     UniqueConstraint,
+    desc,
     func,
+    text,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -31,6 +33,24 @@ _ANY_TRIAL = _among("status", list(Status))
 _OPEN = _among("status", [status for status in Status if status not in TERMINAL])
 _HELD = _among("status", [status for status in Status if status in HELD])
 _BUSY = _among("status", [Status.QUEUED, Status.PREPARING, Status.RUNNING])  # what the dispatcher looks through
+
+
+# Whether the dispatcher may book something of a job, and its lane (`lanes.py`): all that decides where it fits. SQL, as
+# the index on them serves only what is asked for in the same words.
+WAITING = (
+    "jobs.cancel_requested_at IS NULL AND jobs.pause_requested_at IS NULL AND (jobs.study ->> 'stopping') IS NULL"
+    " AND (jobs.status = 'queued' OR"
+    " (jobs.status IN ('preparing', 'running') AND (jobs.spec ->> 'search') IS NOT NULL))"
+)
+_SHARE = (
+    "CASE WHEN coalesce(jobs.spec #>> '{compute,share}', 'auto') = 'auto'"
+    " THEN coalesce(jobs.study ->> 'share', '1.0') ELSE jobs.spec #>> '{compute,share}' END"
+)
+LANE = (
+    "(jobs.work || CASE WHEN (jobs.spec ->> 'search') IS NULL THEN '|plain' ELSE '|search' END"
+    " || CASE WHEN jobs.data_ready_at IS NULL THEN '|new|' ELSE '|ready|' END"
+    f" || ({_SHARE}) || '|' || coalesce(jobs.spec #>> '{{compute,profile}}', 'auto'))"
+)
 
 
 class Job(Base):
@@ -98,6 +118,7 @@ class Job(Base):
         ),
         Index("ix_jobs_project_newest", "project_id", "id"),
         Index("ix_jobs_open", "status", "priority", "id", postgresql_where=f"({_BUSY})"),
+        Index("ix_jobs_lanes", "project_id", text(LANE), desc("priority"), "id", postgresql_where=WAITING),
         Index("ix_jobs_searches", "finished_at", postgresql_where="study IS NOT NULL"),
         Index("ix_jobs_dataset", "project_id", "dataset_key", postgresql_where="dataset_key IS NOT NULL"),
         UniqueConstraint("project_id", "external_id"),
