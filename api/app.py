@@ -6,15 +6,18 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from fastapi import Depends, FastAPI
 from fastapi.staticfiles import StaticFiles
+from starlette.middleware.cors import CORSMiddleware
 
 from api import errors, openapi, production
 from api.addresses import AddressCheck
 from api.bells import Bells
 from api.bodies.reader import BodyReader
 from api.book.database import make_engine, make_sessions
+from api.compression import Gzip
 from api.headers import SecurityHeaders
 from api.keyring import Keyring
 from api.limits import BodyLimit
@@ -35,13 +38,27 @@ from api.routes import (
     metrics,
     plans,
     projects,
+    stream_tokens,
     trials,
 )
 from api.settings import Settings
 from api.store import Store
+from api.stream_tokens import Signer, TokenOutOfQuery
 from training_core.settings import load
 
 VERSION = "0.1.0"
+CROSS_ORIGIN: dict[str, Any] = {
+    "allow_methods": ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
+    "allow_headers": [
+        "Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "If-Range", "Last-Event-ID",
+        "Range", "Request-Id",
+    ],
+    "expose_headers": [
+        "Content-Range", "ETag", "Idempotency-Replayed", "Location", "RateLimit", "RateLimit-Policy", "Repr-Digest",
+        "Request-Id", "Retry-After",
+    ],
+    "max_age": 600,
+}  # fmt: skip
 PAGES = Path(__file__).with_name("static")
 
 
@@ -73,17 +90,22 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.profiles = Profiles.load(settings.profiles_file)
     app.state.store = Store(settings)
     app.state.bodies = BodyReader()
+    app.state.signer = Signer(settings.signing_key.get_secret_value())
     errors.install(app)
     for part in (
-        jobs, trials, plans, events, metrics, checkpoints, artifacts, data_reports, dataset_checks, fleet, health,
-        api_keys, projects, audit_log,
+        jobs, trials, plans, events, stream_tokens, metrics, checkpoints, artifacts, data_reports, dataset_checks,
+        fleet, health, api_keys, projects, audit_log,
     ):  # fmt: skip
         app.include_router(part.router)
     app.mount("/docs", StaticFiles(directory=PAGES / "docs", html=True), name="docs")
     app.add_middleware(BodyLimit, limit_bytes=settings.body_limit_bytes, receive_seconds=settings.receive_seconds)
     app.add_middleware(Faults)
+    app.add_middleware(Gzip)
     app.add_middleware(PublicUrl, public_url=settings.public_url)
     app.add_middleware(SecurityHeaders, public_url=settings.public_url)
+    if settings.origins:
+        app.add_middleware(CORSMiddleware, allow_origins=settings.origins, **CROSS_ORIGIN)
     app.add_middleware(RequestIds)
+    app.add_middleware(TokenOutOfQuery)
     app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]
     return app

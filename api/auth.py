@@ -19,6 +19,11 @@ from api.errors import Code, Problem
 
 _KEY = re.compile(r"ty_([0-9A-Z]{26})_([A-Za-z0-9_-]{43})")
 
+_HINTS = {
+    "": "Send your API key as `Authorization: Bearer ty_…`",
+    "st_": "A stream token opens streams alone; send your API key as `Authorization: Bearer ty_…`",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Principal:
@@ -68,7 +73,7 @@ def parse(header: str | None) -> tuple[str, str]:
     scheme, _, presented = (header or "").partition(" ")
     found = _KEY.fullmatch(presented.strip()) if scheme.lower() == "bearer" else None
     if found is None:
-        raise unauthenticated("Send your API key as `Authorization: Bearer ty_…`")
+        raise unauthenticated(_HINTS["st_" if presented.startswith("st_") else ""])
     return f"key_{found[1]}", found[2]
 
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, JsonValue
 
 from training_core.spec import Auto, Dataset, JobSpec, LabelKey, LabelValue, Name, Part, TaskName, Training
+
+EXAMPLE: JsonValue = {
+    "task": "image-classification", "dataset": {"uri": "s3://pets/train/", "format": "class-folders"}, "image_size": 96
+}  # fmt: skip
 
 
 class CheckSpec(Part):
     """Read, inspect and prepare the data as a job with this `dataset` and `image_size` would, and train nothing."""
 
-    model_config = ConfigDict(title="DatasetCheckSpec")
+    model_config = ConfigDict(title="DatasetCheckSpec", json_schema_extra={"examples": [EXAMPLE]})
 
     name: Name | None = None
     external_id: Name | None = None

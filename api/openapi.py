@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from api import errors
 from api.bodies.door import Json
+from api.openapi_streams import stream_responses, stream_schemas
 
 Document = dict[str, Any]
 VERBS = {"submit": "create", "read": "get"}
@@ -38,6 +39,8 @@ def document(app: FastAPI) -> Document:
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     schemas["Problem"] = PROBLEM
+    schemas |= stream_schemas()
+    schemas["EventAnswer"]["properties"]["type"] = {"$ref": REFERENCE.format(model="EventType")}
     for route in iter_route_contexts(app.routes):
         for method in sorted(route.methods or ()):
             operation = made["paths"].get(route.path_format, {}).get(method.lower())
@@ -53,10 +56,14 @@ def _complete(operation: Document, method: str, route: Any, schemas: Document) -
     bodies = list(_bodies(route.dependant))
     for model in bodies:
         operation["requestBody"] = _request_body(model, schemas)
+    if "text/event-stream" in operation["responses"].get("200", {}).get("content", {}):
+        operation["responses"] |= stream_responses()
+        operation["security"] = [{"HTTPBearer": scopes} for one in operation["security"] for scopes in one.values()]
+        operation["security"] += [{"StreamToken": []}]
     operation["responses"].pop("422", None)
     for status, codes in sorted(_refusals(operation, takes_json=bool(bodies)).items()):
         operation["responses"].setdefault(str(status), _problem(", ".join(f"`{code}`" for code in codes)))
-    operation["responses"]["default"] = _problem("Any other problem")
+    operation["responses"]["default"] = _problem("Any other problem; `code` says which")
 
 
 def _bodies(dependant: Dependant) -> Iterator[type[BaseModel]]:
@@ -82,9 +89,16 @@ def _refusals(operation: Document, *, takes_json: bool) -> dict[int, list[errors
     code = errors.Code
     found: dict[int, list[errors.Code]] = {422: [code.INVALID_REQUEST]}
     if operation.get("security"):
-        found |= {401: [code.UNAUTHENTICATED], 503: [code.DATABASE_UNREACHABLE, code.OVERLOADED]}
+        found |= {
+            401: [code.UNAUTHENTICATED],
+            403: [code.FORBIDDEN_SCOPE],
+            503: [code.DATABASE_UNREACHABLE, code.OVERLOADED],
+        }
     if any(one["in"] == "path" for one in operation.get("parameters", ())):
         found[404] = [code.NOT_FOUND]
+    if any(one["name"] == "Idempotency-Key" for one in operation.get("parameters", ())):
+        found[422] += [code.UNSUPPORTED, code.IDEMPOTENCY_KEY_REUSED]
+        found[409] = [code.EXTERNAL_ID_TAKEN]
     if takes_json:
         found |= {400: [code.MALFORMED_JSON], 408: [code.BODY_TIMEOUT], 413: [code.BODY_TOO_LARGE]}
         found[415] = [code.UNSUPPORTED_MEDIA_TYPE]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,9 @@ from training_core import settings as process_settings
 
 # What the training can read at all, each where its fsspec package is installed; `zip` and `tar` are containers.
 KNOWN_SCHEMES = ("file", "s3", "gs", "az", "abfs", "http", "https", "hf", "zip", "tar", "dvc")
+
+LEAST_KEY_CHARACTERS = 32
+_ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")
 
 
 class Settings(BaseSettings):
@@ -42,6 +46,15 @@ class Settings(BaseSettings):
         ge=0,
         description="a revoked key may be taken for so long where the database's notification is lost",
     )
+    allowed_origins: str = Field(
+        default="", description="origins whose pages may ask the API, as https://app.example.org, with commas"
+    )
+    signing_key: SecretStr = Field(
+        default=SecretStr(""),
+        description="32 characters of chance or more, the same for all API processes; it signs stream tokens. "
+        "Without it each process takes its own tokens alone",
+    )
+    stream_token_seconds: int = Field(default=300, ge=10, le=3600, description="how long a stream token holds")
     receive_seconds: float = Field(default=20.0, gt=0, description="a request body must have arrived within this time")
     wait_limit_seconds: float = Field(default=60.0, ge=0, description="the longest that `?wait=` holds an answer")
     pool_size: int = Field(default=10, ge=1, description="connections to PostgreSQL of each process")
@@ -75,6 +88,25 @@ class Settings(BaseSettings):
                 meant = f"; did you mean {nearest[0]}?" if nearest else ""
                 raise ValueError(f"{scheme!r} is none of the URI schemes {', '.join(KNOWN_SCHEMES)}{meant}")
         return allowed
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _origins(cls, origins: str) -> str:
+        for origin in _split(origins):
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError("an origin is a scheme and a host, as https://app.example.org, without a path")
+        return origins
+
+    @field_validator("signing_key")
+    @classmethod
+    def _long(cls, key: SecretStr) -> SecretStr:
+        if 0 < len(key.get_secret_value()) < LEAST_KEY_CHARACTERS:
+            raise ValueError(f"it has less than {LEAST_KEY_CHARACTERS} characters")
+        return key
+
+    @cached_property
+    def origins(self) -> list[str]:
+        return _split(self.allowed_origins)
 
     @cached_property
     def schemes(self) -> frozenset[str]:

@@ -33,6 +33,7 @@ class Cursor:
     seq: int = 0
     step: int = -1
     version: int = 0
+    progress: schemas.Progress | None = None
     steps: dict[str, int] = field(default_factory=dict)
 
     @classmethod
@@ -50,7 +51,7 @@ class Cursor:
 @dataclass
 class News:
     messages: list[ServerSentEvent]
-    over: bool
+    end: schemas.StreamEnd | None = None
 
 
 async def follow(
@@ -66,8 +67,8 @@ async def follow(
             news = await run_in_threadpool(_look, sessions, job_id, cursor, trial)
             for message in news.messages:
                 yield message
-            if news.over:
-                yield ServerSentEvent(event="done", data="{}", id=str(cursor))
+            if news.end is not None:
+                yield _message("done", news.end, cursor)
                 return
             if not news.messages:
                 await ring(bell, POLL_SECONDS)
@@ -79,7 +80,7 @@ def _look(sessions: Sessions, job_id: str, cursor: Cursor, trial: int | None) ->
     with sessions() as session:
         job = session.get_one(Job, job_id)
         if job.version == cursor.version and job.status not in TERMINAL:
-            return News([], over=False)
+            return News([])
         events = queries.events_after(session, job_id, cursor.seq, BATCH_EVENTS, trial=trial)
         drawn = trial if queries.is_search(job) else 0
         for row in events:
@@ -92,12 +93,14 @@ def _look(sessions: Sessions, job_id: str, cursor: Cursor, trial: int | None) ->
             answer = schemas.MetricsAnswer(job_id=job_id, series=fresh, cursor=max(cursor.steps.values()))
             messages.append(_message("metrics", answer, cursor))
         progress = render.job_progress(job, _spent(session, job))
-        if progress is not None and job.version != cursor.version:
+        if progress is not None and progress != cursor.progress:
             messages.append(_message("progress", progress, cursor))
+            cursor.progress = progress
         if len(events) == BATCH_EVENTS:
-            return News(messages, over=False)
+            return News(messages)
         cursor.version, cursor.seq = job.version, max(cursor.seq, job.last_event_seq)
-        return News(messages, over=job.status in TERMINAL)
+        over = job.status in TERMINAL
+        return News(messages, schemas.StreamEnd(job_id=job_id, status=job.status, reason=job.reason) if over else None)
 
 
 def _walk_back(cursor: Cursor, step: int) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 DEPTH = 32
-VALUES = 20_000
+VALUES = 12_000
 ITEMS = 1_000
 NAME_CHARACTERS = 256
 TEXT_CHARACTERS = 100_000

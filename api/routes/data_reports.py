@@ -18,7 +18,7 @@ from api.errors import Code, Problem, not_found
 from api.store import Store
 from training_core.spec import Work
 
-router = APIRouter(prefix="/v1", tags=["data"])
+router = APIRouter(prefix="/v1", tags=["data_reports"])
 
 REPORT_FILE = "data_report.json"
 REMOVED_FILE = "removed.jsonl"
@@ -28,7 +28,7 @@ Thumbnails = Annotated[bool, Query(description="false leaves the pictures out, w
 
 @router.head("/jobs/{job_id}/data_report", include_in_schema=False)
 @router.get("/jobs/{job_id}/data_report", response_class=Response)
-def report_of_job(
+def read_of_job(
     job_id: str, sessions: SessionsOf, caller: DataReader, store: StoreOf, asked: Conditions,
     thumbnails: Thumbnails = True,
 ) -> Response:  # fmt: skip
@@ -38,7 +38,7 @@ def report_of_job(
 
 @router.head("/dataset_checks/{check_id}/data_report", include_in_schema=False)
 @router.get("/dataset_checks/{check_id}/data_report", response_class=Response)
-def report_of_check(
+def read_of_check(
     check_id: str, sessions: SessionsOf, caller: DataReader, store: StoreOf, asked: Conditions,
     thumbnails: Thumbnails = True,
 ) -> Response:  # fmt: skip

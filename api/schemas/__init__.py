@@ -43,16 +43,17 @@ from api.schemas.jobs import (
 )  # fmt: skip
 from api.schemas.part import Answer, Instant, JsonObject, Page
 from api.schemas.plans import CostRange, HoursRange, Missing, PlanAnswer, SearchPlan, Validation, WarmStart
+from api.schemas.streams import StreamClosed, StreamEnd, StreamTokenAnswer, StreamTokenSpec
 from api.schemas.trials import AttemptAnswer, RungAnswer, SearchEfficiencyAnswer, TrialAnswer, TrialDetail
 
 __all__ = [
     "Answer", "ArtifactAnswer", "AttemptAnswer", "AuditAnswer", "Best", "ByDeviceSeconds", "ByNumber",
-    "CheckPhases", "CheckpointAnswer", "Cost", "CostRange", "DataReportSummary", "DatasetCheckAnswer",
-    "Dimension", "EfficiencyAnswer", "EfficiencySummary", "EventAnswer", "HistoryAnswer", "HoursRange",
-    "ImportanceAnswer", "ImportanceTable", "Instant", "JobAnswer", "JobError", "JsonObject", "KeyAnswer",
-    "MetricsAnswer", "Missing", "NewKeyAnswer", "NewProjectAnswer", "ObjectiveAnswer", "ObjectiveHistory", "Page",
-    "ParallelCoordinatesAnswer", "ParameterImportance", "ParetoAnswer", "ParetoPoint", "Phases", "PlanAnswer",
-    "ProfileAnswer", "Progress", "ProjectAnswer", "Queue", "RungAnswer", "SearchEfficiencyAnswer", "SearchPlan",
-    "SeriesAnswer", "TrialAnswer", "TrialDetail", "Validation", "ValueColumn", "WarmStart", "WorkAnswer",
-    "WorkerAnswer",
+    "CheckPhases", "CheckpointAnswer", "Cost", "CostRange", "DataReportSummary", "DatasetCheckAnswer", "Dimension",
+    "EfficiencyAnswer", "EfficiencySummary", "EventAnswer", "HistoryAnswer", "HoursRange", "ImportanceAnswer",
+    "ImportanceTable", "Instant", "JobAnswer", "JobError", "JsonObject", "KeyAnswer", "MetricsAnswer", "Missing",
+    "NewKeyAnswer", "NewProjectAnswer", "ObjectiveAnswer", "ObjectiveHistory", "Page", "ParallelCoordinatesAnswer",
+    "ParameterImportance", "ParetoAnswer", "ParetoPoint", "Phases", "PlanAnswer", "ProfileAnswer", "Progress",
+    "ProjectAnswer", "Queue", "RungAnswer", "SearchEfficiencyAnswer", "SearchPlan", "SeriesAnswer", "StreamClosed",
+    "StreamEnd", "StreamTokenAnswer", "StreamTokenSpec", "TrialAnswer", "TrialDetail", "Validation", "ValueColumn",
+    "WarmStart", "WorkAnswer", "WorkerAnswer",
 ]  # fmt: skip

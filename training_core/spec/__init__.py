@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from training_core.spec.compute import Budget, Compute, Precision, Strategy
 from training_core.spec.data import (
@@ -67,6 +67,29 @@ ModelName = Literal[
 ExportFormat = Literal["safetensors", "torch_export", "onnx", "onnx_int8"]
 
 
+EXAMPLES: list[JsonValue] = [
+    {"task": "image-classification", "dataset": {"uri": "s3://pets/train/"}},
+    {
+        "name": "pets: ten epochs", "labels": {"team": "vision"},
+        "task": "image-classification",
+        "dataset": {"uri": "s3://pets/train/", "split": {"validation": 0.2, "group_by": "animal"}},
+        "model": {"name": "resnet18", "pretrained": True},
+        "training": {"epochs": 10, "augmentation": "standard", "early_stopping": {"metric": "validation/accuracy"}},
+        "budget": {"max_device_hours": 2}, "exports": ["onnx"],
+    },
+    {
+        "task": "image-classification", "dataset": {"uri": "s3://pets/train/"},
+        "search": {
+            "trials": 30,
+            "space": {
+                "training.optimizer.learning_rate": {"type": "float", "low": 0.0001, "high": 0.1, "log": True},
+                "training.optimizer.name": {"type": "categorical", "choices": ["sgd", "adamw"]},
+            },
+        },
+    },
+]  # fmt: skip
+
+
 class Model(Part):
     """`pretrained` starts from torchvision's published weights, `weights` from a checkpoint of the store or a file.
 
@@ -91,6 +114,8 @@ class Model(Part):
 
 class JobSpec(Part):
     """One training job, or a search of many trials. Stored as it was validated and never changed afterwards."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": EXAMPLES})
 
     name: Name | None = None
     external_id: Name | None = None
