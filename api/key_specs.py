@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, Field, StringConstraints
+from pydantic import AwareDatetime, ConfigDict, Field, StringConstraints
 
 from api.book.scopes import ROLES, Scope
 from training_core.spec import Part
@@ -16,6 +16,10 @@ AccessName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._
 
 class KeySpec(Part):
     """A key of the caller's own project: with a role, or with scopes by name."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"name": "backend", "scopes": ["jobs:read", "jobs:write", "data:read"]}]}
+    )
 
     name: AccessName
     role: Literal["viewer", "submitter", "admin", "operator"] | None = None
@@ -30,6 +34,8 @@ class KeySpec(Part):
 
 class ProjectSpec(Part):
     """A project; it comes with the key of its first administrator."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "pets"}]})
 
     name: AccessName
 

@@ -63,6 +63,7 @@ TABLE: dict[str, Row] = {
     f"GET {_JOB}/efficiency": Row("jobs:read", made.a_job),
     f"GET {_JOB}/events": Row("jobs:read", made.a_job),
     f"GET {_JOB}/stream": Row("jobs:read", made.a_job),
+    "POST /v1/stream_tokens": Row("jobs:read", body={}),
     f"GET {_JOB}/metrics": Row("jobs:read", made.a_job),
     f"GET {_JOB}/checkpoints": Row("jobs:read", made.a_checkpoint),
     f"GET {_CHECKPOINT}": Row("jobs:read", made.a_checkpoint),

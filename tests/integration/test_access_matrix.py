@@ -70,7 +70,8 @@ def test_openapi_says_the_scope_of_every_route(routes: list[Route]) -> None:
     for route in routes:
         if route.verb == "HEAD" or route.path == "/openapi.json":
             continue
-        asked = [list(one.values()) for one in document["paths"][route.path][route.verb.lower()].get("security", ())]
+        security = document["paths"][route.path][route.verb.lower()].get("security", ())
+        asked = [list(one.values()) for one in security if "StreamToken" not in one]  # which stands for a key
         scope = route.row.scope
         assert asked == {PUBLIC: [], ANY_KEY: [[[]]]}.get(scope, [[[scope]]]), f"{route.name} asks {scope} in {asked}"
 
