@@ -10,6 +10,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel
+from sse_starlette import EventSourceResponse
 
 from api import errors
 from api.bodies.door import Json
@@ -56,7 +57,7 @@ def _complete(operation: Document, method: str, route: Any, schemas: Document) -
     bodies = list(_bodies(route.dependant))
     for model in bodies:
         operation["requestBody"] = _request_body(model, schemas)
-    if "text/event-stream" in operation["responses"].get("200", {}).get("content", {}):
+    if route.response_class is EventSourceResponse:
         operation["responses"] |= stream_responses()
         operation["security"] = [{"HTTPBearer": scopes} for one in operation["security"] for scopes in one.values()]
         operation["security"] += [{"StreamToken": []}]

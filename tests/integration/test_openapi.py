@@ -77,6 +77,14 @@ def test_every_type_of_event_stands_in_the_document_and_on_the_page(document: Do
     assert set(re.findall(r"^\| `([a-z]+\.[a-z_]+)` \|", _page("streams"), re.M)) == set(EVENT_TYPES)
 
 
+def test_a_stream_tells_what_its_messages_are(document: Document) -> None:
+    stream = document["paths"]["/v1/jobs/{job_id}/stream"]["get"]
+    message = stream["responses"]["200"]["content"]["text/event-stream"]["itemSchema"]
+    others = document["components"]["schemas"][message["$ref"].split("/")[-1]]["properties"]["event"]["anyOf"][1]
+    assert others["enum"] == ["metrics", "progress", "done", "closed"]
+    assert [list(one) for one in stream["security"]] == [["HTTPBearer"], ["StreamToken"]]
+
+
 def test_every_event_that_is_recorded_is_a_known_type() -> None:
     found = set()
     for file in (ROOT / "api").rglob("*.py"):
