@@ -8,10 +8,11 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from api import schemas
-from api.book import queries
-from api.book.models import Checkpoint, Job
+from api.book import queries, references
+from api.book.models import Job
 from training_core.recipe import DataFacts
 from training_core.spec import JobSpec
+from training_core.spec.part import is_reference
 
 ASSUMED_CLASSES, ASSUMED_CHANNELS, ASSUMED_IMAGE_SIZE = 10, 3, 224
 CHECK_FIRST = "POST /v1/dataset_checks reads the data and trains nothing"
@@ -89,10 +90,12 @@ def _earlier(session: Session, project_id: str, spec: JobSpec) -> Job | None:
 
 
 def weights_model(session: Session, project_id: str, spec: JobSpec) -> str | None:
-    """The network in `model.weights`, where that is a checkpoint of this project whose job had its plan."""
-    if spec.model.weights is None:
+    """The network in `model.weights`, where that is of a job of this project that has its plan."""
+    if spec.model.weights is None or not is_reference(spec.model.weights):
         return None
-    query = select(Job.plan).join(Checkpoint, Checkpoint.job_id == Job.id)
-    query = query.where(Job.project_id == project_id, Checkpoint.path == spec.model.weights.strip("/"))
-    plan = session.scalars(query.limit(1)).first()
+    try:
+        row = references.resolve(session, project_id, spec.model.weights)
+    except references.Unresolved:
+        return None
+    plan = session.get_one(Job, row.job_id).plan
     return None if plan is None else plan["resolved"].get("model.name")

@@ -15,7 +15,7 @@ from api.book.status import Status
 from api.dataset_check import CheckSpec
 from api.links import link
 from api.profiles import Profiles
-from training_core.spec import JobSpec, Search
+from training_core.spec import EarlyStopping, JobSpec, Search
 
 JOB_PARTS = ("events", "stream", "metrics", "checkpoints", "artifacts", "efficiency", "data_report")
 CHECK_PARTS = ("events", "data_report")
@@ -93,6 +93,8 @@ def _shared(session: Session, row: Job, attempt: Attempt | None, profiles: Profi
 
 
 def _hosts(session: Session, row: Job, attempt: Attempt | None) -> list[str]:
+    if row.status in status.TERMINAL:
+        return queries.hosts_of(session, row.id, ended=True)
     if queries.is_search(row):
         return queries.hosts_of(session, row.id)
     return [attempt.worker] if attempt is not None and attempt.finished_at is None else []
@@ -122,9 +124,10 @@ def _best(session: Session, row: Job) -> schemas.Best | None:
     if queries.is_search(row):
         return render_search.best(session, row)
     kept = queries.best_checkpoint(session, row.id)
-    if kept is None:
+    if kept is None or kept.kept_because != "best":
         return None
-    return schemas.Best(trial=kept.trial, value=None, checkpoint=kept.id, step=kept.step, metrics=kept.metrics)
+    value = kept.metrics.get((JobSpec.model_validate(row.spec).training.early_stopping or EarlyStopping()).metric)
+    return schemas.Best(trial=kept.trial, value=value, checkpoint=kept.id, step=kept.step, metrics=kept.metrics)
 
 
 def _waits(session: Session, row: Job, profiles: Profiles) -> dict[str, Any]:
@@ -180,7 +183,6 @@ def checkpoint(row: Checkpoint) -> schemas.CheckpointAnswer:
         id=row.id,
         trial=row.trial,
         attempt=row.attempt,
-        path=row.path,
         step=row.step,
         epoch=row.epoch,
         metrics=row.metrics,
@@ -201,7 +203,6 @@ def artifact(row: Artifact) -> schemas.ArtifactAnswer:
         attempt=row.attempt,
         kind=row.kind,
         format=row.format,
-        path=row.path,
         step=row.step,
         size_bytes=row.size_bytes,
         files=row.files,

@@ -33,13 +33,14 @@ def detail(session: Session, row: Job, trial: Trial) -> schemas.TrialDetail:
     own = listing.belongings(session, row.id, [trial.number])
     attempts, told = own.attempts.get(trial.number, ()), _told(row, trial)
     so_far = costs.total(session, row.id, row.updated_at, trial=trial.number)
+    ids = queries.checkpoint_ids(session, row.id, (one.resume_from for one in attempts if one.resume_from))
     return schemas.TrialDetail(
         **_shared(row, search_of(row), trial, own),
         spec=queries.trial_spec(row, trial).model_dump(mode="json"),
         plan=told.plan,
         result=told.result,
         efficiency=accounts.summary(told.efficiency, so_far),
-        attempts=[_attempt(one, row.updated_at) for one in attempts],
+        attempts=[_attempt(one, row.updated_at, ids) for one in attempts],
     )
 
 
@@ -90,7 +91,7 @@ def _device_seconds(attempt: Attempt, moment: datetime) -> float:
     return costs.held_seconds(attempt, moment, moment) * attempt.devices * attempt.share
 
 
-def _attempt(attempt: Attempt, moment: datetime) -> schemas.AttemptAnswer:
+def _attempt(attempt: Attempt, moment: datetime, ids: Mapping[str, str]) -> schemas.AttemptAnswer:
     held, lent = _device_seconds(attempt, moment), attempt.devices * attempt.share
     training, evaluation = _times(attempt.training_seconds, lent), _times(attempt.evaluation_seconds, lent)
     return schemas.AttemptAnswer(
@@ -99,7 +100,7 @@ def _attempt(attempt: Attempt, moment: datetime) -> schemas.AttemptAnswer:
         reason=attempt.reason,
         devices=attempt.devices,
         share=attempt.share,
-        resumed_from=attempt.resume_from,
+        resumed_from=ids.get(attempt.resume_from or ""),
         booked_at=attempt.booked_at,
         started_at=attempt.started_at,
         finished_at=attempt.finished_at,

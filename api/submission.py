@@ -15,14 +15,16 @@ from sqlalchemy.orm import Session
 
 from api.auth import Principal
 from api.bodies.spaces import as_fault
-from api.book import audit, lifecycle
+from api.book import audit, lifecycle, references
 from api.book.events import act_for
 from api.book.models import IdempotencyKey, Job
 from api.dataset_check import CheckSpec
 from api.errors import Code, Problem, invalid_request, unsupported
+from api.pin_files import deleted, put_pin
 from api.profiles import Profiles
 from api.search.load import misfits
 from api.settings import Settings
+from api.store import Store
 from training_core.failure import Failed
 from training_core.spec import JobSpec
 from training_core.spec.space_values import Fault
@@ -39,6 +41,22 @@ def check(spec: JobSpec, profiles: Profiles, settings: Settings) -> None:
         check_together(spec)
     except Failed as problem:
         raise unsupported(problem) from None
+
+
+def check_references(session: Session, project_id: str, spec: JobSpec) -> None:
+    """Raises a 422 for ids of checkpoints and jobs that are not there, and for a search that none can start from."""
+    found = [as_fault(Fault(one.place, why)) for one, why in references.unresolved(session, project_id, spec)]
+    if found:
+        raise invalid_request(found)
+    check_warm_start(session, project_id, spec)
+
+
+def keep_references(session: Session, store: Store, caller: Principal, spec: JobSpec) -> None:
+    """Pin what the job starts from, or learns from, where retention might take it first."""
+    for row in references.at_risk(session, caller.project_id, spec):
+        put_pin(store, row.path)
+        if not references.keep(session, caller, row):
+            raise deleted()
 
 
 def check_warm_start(session: Session, project_id: str, spec: JobSpec) -> None:
@@ -117,7 +135,7 @@ def _book(session: Session, caller: Principal, asked: JobSpec | CheckSpec, key: 
     if isinstance(asked, CheckSpec):
         job = lifecycle.submit(session, caller.project_id, asked.as_job(), "check")
     else:
-        check_warm_start(session, caller.project_id, asked)
+        check_references(session, caller.project_id, asked)
         job = lifecycle.submit(session, caller.project_id, asked)
     if key is not None:
         row = {"project_id": caller.project_id, "key": key, "request_sha256": digest, "job_id": job.id}

@@ -52,7 +52,7 @@ def judge(training: Training) -> None:
     training.reports.metric(state.step, training.epoch, metrics)
     if not all_finite(metrics):
         training.reports.alert("nan", f"the validation loss is no number at step {state.step}", step=state.step)
-    state.latest_metrics = metrics
+    state.latest_metrics, state.latest_step = metrics, state.step
     metric = (rule or EarlyStopping()).metric
     if is_better(metrics[metric], state.best, metric):
         state.best, state.best_step, state.best_metrics = metrics[metric], state.step, metrics

@@ -92,8 +92,9 @@ def ask_store(run: RunSpec) -> Earlier:
 
 
 def _asked(run: RunSpec, known: Earlier) -> Earlier:
-    path = run.resume_from or run.spec.model.weights
-    assert path is not None  # noqa: S101  asked only where there is one
+    path = run.resume_from or run.references.get(run.spec.model.weights or "")
+    if path is None:
+        return known  # the attempt says so
     try:
         manifest = read_manifest(open_store(run), path.strip("/"))
     except (FileNotFoundError, Damaged):

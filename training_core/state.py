@@ -15,6 +15,8 @@ class TrainState:
 
     `images_seen` and `elapsed_seconds`, which are those of the steps, are of all attempts together.
 
+    `latest_metrics` are those of the evaluation at `latest_step`.
+
     `kept` names the checkpoints that may exist in the store, also those of earlier attempts. `micro_batch_size` and
     `precision` are set where the plan's turned out not to fit, or to be slow. `skipped_steps` are those whose gradients
     overflowed in fp16: they count as steps, and moved nothing.
@@ -31,6 +33,7 @@ class TrainState:
     best_metrics: dict[str, float] = field(default_factory=dict)
     best_checkpoint: str | None = None
     latest_metrics: dict[str, float] = field(default_factory=dict)
+    latest_step: int = 0
     last_checkpoint: str | None = None
     non_finite_losses: int = 0
     micro_batch_size: int | None = None

@@ -102,7 +102,7 @@ def _hint(cause: Cause, checkpoint: str | None) -> str | None:
         return None
     if checkpoint is None:
         return f"{CAUSE_HINTS[cause]}; there is no checkpoint yet"
-    return f"{CAUSE_HINTS[cause]}; the last checkpoint is {checkpoint} (model.weights of a new job starts from it)"
+    return f"{CAUSE_HINTS[cause]}; a new job with the id of this one as model.weights starts from its best checkpoint"
 
 
 def _ending(exit_code: int | None) -> str:

@@ -199,4 +199,4 @@ def _left(limit: Limit) -> float:
 
 
 def way_out(field: str) -> str:
-    return f"raise {field} in a new job whose model.weights is the path of this job's last checkpoint"
+    return f"raise {field} in a new job whose model.weights is the id of this job, which stands for its best checkpoint"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -117,13 +117,18 @@ def checkpoint_of(session: Session, job_id: str, checkpoint_id: str) -> Checkpoi
     ).one_or_none()
 
 
-def best_checkpoint(session: Session, job_id: str) -> Checkpoint | None:
-    return session.scalars(
-        select(Checkpoint)
-        .where(Checkpoint.job_id == job_id, Checkpoint.deleted_at.is_(None), Checkpoint.kept_because == "best")
-        .order_by(Checkpoint.step.desc())
-        .limit(1)
-    ).first()
+def best_checkpoint(session: Session, job_id: str, trial: int | None = None) -> Checkpoint | None:
+    """Of a job, or of one of its trials; the newest where none that is kept was the best."""
+    query = select(Checkpoint).where(Checkpoint.job_id == job_id, Checkpoint.deleted_at.is_(None))
+    query = query if trial is None else query.where(Checkpoint.trial == trial)
+    is_best = Checkpoint.kept_because == "best"
+    return session.scalars(query.order_by(is_best.desc(), Checkpoint.step.desc()).limit(1)).first()
+
+
+def checkpoint_ids(session: Session, job_id: str, paths: Iterable[str]) -> dict[str, str]:
+    """By path, also of those that retention has taken."""
+    query = select(Checkpoint.path, Checkpoint.id).where(Checkpoint.job_id == job_id, Checkpoint.path.in_(set(paths)))
+    return {row.path: row.id for row in session.execute(query)}
 
 
 def newest_checkpoint(session: Session, job_id: str, trial: int) -> str | None:
@@ -167,9 +172,10 @@ def attempts_of(session: Session, job_id: str) -> Sequence[Attempt]:
     ).all()
 
 
-def hosts_of(session: Session, job_id: str) -> list[str]:
-    """The workers that have an attempt of the job now, by name."""
-    open_now = select(Attempt.worker).where(Attempt.job_id == job_id, Attempt.finished_at.is_(None))
+def hosts_of(session: Session, job_id: str, *, ended: bool = False) -> list[str]:
+    """The workers that have an attempt of the job now, by name; of one that has `ended`, those that had one."""
+    had = Attempt.claimed_at.is_not(None) if ended else Attempt.finished_at.is_(None)
+    open_now = select(Attempt.worker).where(Attempt.job_id == job_id, had)
     return list(session.scalars(open_now.distinct().order_by(Attempt.worker)))
 
 

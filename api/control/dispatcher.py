@@ -13,7 +13,7 @@ from kombu.exceptions import OperationalError as BrokerError
 from sqlalchemy import func, or_, select, text, update
 from sqlalchemy.orm import Session
 
-from api.book import costs, lanes, queries, slots
+from api.book import costs, lanes, queries, references, slots
 from api.book.costs import Lent
 from api.book.database import Sessions
 from api.book.events import QUEUE_CHANNEL
@@ -150,7 +150,7 @@ def _wish(job: Job) -> Wish | None:
 
 
 def _ticket(session: Session, attempt: Attempt, job: Job, trial: Trial) -> Ticket:
-    lent, moment = Lent.to(attempt), now(session)
+    lent, moment, spec = Lent.to(attempt), now(session), queries.trial_spec(job, trial)
     if queries.is_search(job):
         first = costs.trial_limit(session, job, trial, lent, moment)
     else:
@@ -162,7 +162,8 @@ def _ticket(session: Session, attempt: Attempt, job: Job, trial: Trial) -> Ticke
         trial=attempt.trial,
         attempt=attempt.number,
         work=job.work,
-        spec=queries.trial_spec(job, trial),
+        spec=spec,
+        references=references.places(session, job.project_id, spec),
         device=attempt.device,
         devices=attempt.devices,
         share=attempt.share,

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from api.book import lifecycle
 from api.book.events import record_event
 from api.book.models import Attempt, Job, JsonObject, RungValue, Trial
-from api.book.queries import is_search
+from api.book.queries import checkpoint_ids, is_search
 from api.control import findings
 from training_core import events as reports
 
@@ -76,7 +76,8 @@ def describe(session: Session, job: Job, trial: Trial, attempt: Attempt, report:
             level = findings.ALERT_LEVELS.get(report.alert, "warning")
             event("alert.raised", report.message, {**facts["data"], "alert": report.alert}, level)
         case reports.Summary():
-            of.result = facts
+            path = report.best_checkpoint or ""
+            of.result = facts | {"best_checkpoint": checkpoint_ids(session, job.id, [path]).get(path)}
 
 
 def facts_of(report: reports.AnyReport) -> JsonObject:

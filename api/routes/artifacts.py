@@ -9,7 +9,9 @@ from fastapi import APIRouter, Query
 from fastapi.responses import Response, StreamingResponse
 
 from api import render, schemas
+from api.auth import Principal
 from api.book import queries
+from api.book.database import Sessions
 from api.deps import DataReader, JobsReader, SessionsOf, StoreOf
 from api.downloads import Conditions, Kept
 from api.downloads import download as send
@@ -53,7 +55,18 @@ def download(
     name = _file_of(answer, file)
     kept = Kept(answer.files[name], answer.sha256[name])
     save_as = f"{job_id}-{answer.format}-{PurePosixPath(name).name}"
-    return send(store, asked, answer.path, name, "application/octet-stream", kept=kept, save_as=save_as)
+    folder = _path(job_id, artifact_id, sessions, caller)
+    return send(store, asked, folder, name, "application/octet-stream", kept=kept, save_as=save_as)
+
+
+def _path(job_id: str, artifact_id: str, sessions: Sessions, caller: Principal) -> str:
+    """Where it lies below the store, which no answer says."""
+    with sessions() as session:
+        job = queries.job_of(session, caller.project_id, job_id)
+        row = queries.artifact_of(session, job_id, artifact_id) if job else None
+        if row is None:
+            raise not_found("artifact")
+        return row.path
 
 
 def _file_of(answer: schemas.ArtifactAnswer, asked: str | None) -> str:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 from fastapi.responses import Response, StreamingResponse
 
 from api import render, schemas
+from api.auth import Principal
 from api.book import pins, queries
+from api.book.database import Sessions
 from api.deps import DataReader, JobsReader, JobsWriter, SessionsOf, StoreOf
 from api.downloads import Conditions, Kept
 from api.downloads import download as send
-from api.errors import Code, Problem, not_found
-from api.store import Store
-
-PIN_FILE = "pinned"
-MANIFEST_FILE = "manifest.json"
+from api.errors import not_found
+from api.pin_files import deleted, put_pin, take_pin
 
 router = APIRouter(prefix="/v1/jobs/{job_id}/checkpoints", tags=["checkpoints"])
 
@@ -63,7 +61,8 @@ def download(
         raise not_found(f"file in this checkpoint (it has {', '.join(sorted(answer.files))})")
     kept = Kept(answer.files[file], answer.sha256.get(file))
     save_as = f"{job_id}-step-{answer.step}-{file}"
-    return send(store, asked, answer.path, file, "application/octet-stream", kept=kept, save_as=save_as)
+    folder = _path(job_id, checkpoint_id, sessions, caller)
+    return send(store, asked, folder, file, "application/octet-stream", kept=kept, save_as=save_as)
 
 
 @router.post("/{checkpoint_id}/pin", response_model=schemas.CheckpointAnswer)
@@ -71,14 +70,14 @@ def pin(
     job_id: str, checkpoint_id: str, sessions: SessionsOf, caller: JobsWriter, store: StoreOf
 ) -> schemas.CheckpointAnswer:
     """Keep this checkpoint whatever comes after it; asking again changes nothing."""
-    folder = read_checkpoint(job_id, checkpoint_id, sessions, caller).path
-    _mark(store, folder)
+    folder = _path(job_id, checkpoint_id, sessions, caller)
+    put_pin(store, folder)
     with sessions.begin() as session:
         row = pins.pin(session, caller, job_id, checkpoint_id)
         answer = render.checkpoint(row) if row is not None else None
     if answer is None:
-        store.unmark(folder, PIN_FILE)
-        raise _deleted()
+        take_pin(store, folder)
+        raise deleted()
     return answer
 
 
@@ -87,27 +86,19 @@ def unpin(
     job_id: str, checkpoint_id: str, sessions: SessionsOf, caller: JobsWriter, store: StoreOf
 ) -> schemas.CheckpointAnswer:
     """Leave this checkpoint to retention again; asking again changes nothing."""
-    store.unmark(read_checkpoint(job_id, checkpoint_id, sessions, caller).path, PIN_FILE)
+    take_pin(store, _path(job_id, checkpoint_id, sessions, caller))
     with sessions.begin() as session:
         row = pins.unpin(session, caller, job_id, checkpoint_id)
         if row is None:
-            raise _deleted()
+            raise deleted()
         return render.checkpoint(row)
 
 
-def _mark(store: Store, folder: str) -> None:
-    """Retention may be deleting the folder right now: one without its manifest is taken away again."""
-    store.mark(folder, PIN_FILE)
-    try:
-        store.look(folder, MANIFEST_FILE)
-    except Problem as problem:
-        if problem.status == HTTPStatus.NOT_FOUND:
-            store.unmark(folder, PIN_FILE)
-            raise _deleted() from None
-        raise
-
-
-def _deleted() -> Problem:
-    detail = "This checkpoint was deleted by retention before it could be pinned"
-    hint = "GET …/checkpoints lists those that are left; training.keep_last_checkpoints keeps more of them"
-    return Problem(409, Code.CHECKPOINT_DELETED, detail, hint=hint)
+def _path(job_id: str, checkpoint_id: str, sessions: Sessions, caller: Principal) -> str:
+    """Where it lies below the store, which no answer says."""
+    with sessions() as session:
+        job = queries.job_of(session, caller.project_id, job_id)
+        row = queries.checkpoint_of(session, job_id, checkpoint_id) if job else None
+        if row is None:
+            raise not_found("checkpoint")
+        return row.path

@@ -22,6 +22,7 @@ router = APIRouter(prefix="/v1", tags=["data_reports"])
 
 REPORT_FILE = "data_report.json"
 REMOVED_FILE = "removed.jsonl"
+DIFFICULTY_FILE = "difficulty.csv"
 
 Thumbnails = Annotated[bool, Query(description="false leaves the pictures out, which makes the report small")]
 
@@ -62,6 +63,15 @@ def removed_by_check(
 ) -> Response:
     """Everything that a job on this data would leave out, one JSON object a line with its reason."""
     return _removed(store, _folder(sessions, caller, check_id, "check"), asked)
+
+
+@router.head("/jobs/{job_id}/data_report/difficulty", include_in_schema=False)
+@router.get("/jobs/{job_id}/data_report/difficulty", response_class=StreamingResponse)
+def difficulty_of_job(
+    job_id: str, sessions: SessionsOf, caller: DataReader, store: StoreOf, asked: Conditions
+) -> Response:
+    """How hard each image was, by `dataset.label_check`, as a manifest in CSV; 404 before the check and without it."""
+    return download(store, asked, _folder(sessions, caller, job_id, "train"), DIFFICULTY_FILE, "text/csv")
 
 
 def _folder(sessions: Sessions, caller: Principal, job_id: str, work: Work) -> str:

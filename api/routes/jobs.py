@@ -16,13 +16,14 @@ from api.book.events import act_for
 from api.book.models import Job
 from api.book.scopes import Scope
 from api.book.status import TERMINAL
-from api.deps import BellsOf, JobsReader, JobsWriter, KeyringOf, ProfilesOf, SessionsOf, SettingsOf
+from api.deps import BellsOf, JobsReader, JobsWriter, KeyringOf, ProfilesOf, SessionsOf, SettingsOf, StoreOf
 from api.errors import invalid_transition, no_account_yet, not_found
 from api.known_data import Hints
 from api.links import link
 from api.profiles import Profiles
 from api.routes import plans
 from api.routes.parameters import After, Key, Limit, Narrow, SpecBody, Waiting, after_id
+from api.store import Store
 from api.watching import Look, answer_when_due, look_at, respond
 from training_core.spec import JobSpec
 
@@ -31,8 +32,8 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 @router.post("", status_code=202, response_model=schemas.JobAnswer)
 async def submit(
-    sessions: SessionsOf, caller: JobsWriter, profiles: ProfilesOf, settings: SettingsOf, spec: SpecBody,
-    idempotency_key: Key = None, validate_only: bool = False,
+    sessions: SessionsOf, caller: JobsWriter, profiles: ProfilesOf, settings: SettingsOf, store: StoreOf,
+    spec: SpecBody, idempotency_key: Key = None, validate_only: bool = False,
 ) -> Response:  # fmt: skip
     """Book a training job; 202 with the job and its `Location`.
 
@@ -42,22 +43,26 @@ async def submit(
         caller.require(Scope.JOBS_PRIORITY)
     await run_in_threadpool(submission.check, spec, profiles, settings)
     if validate_only:
-        await run_in_threadpool(_check_warm_start, sessions, caller, spec)
+        await run_in_threadpool(_check_references, sessions, caller, spec)
         plan = await run_in_threadpool(plans.plan, sessions, caller, profiles, spec, Hints())
         warnings = [*advice.warnings_for(spec, profiles), *waiting.warnings_of(plan.queue)]
         answer = schemas.Validation(spec=spec.model_dump(mode="json"), warnings=warnings, plan=plan)
         return Response(answer.model_dump_json(), media_type="application/json")
-    return await run_in_threadpool(_submit, sessions, caller, profiles, spec, idempotency_key)
+    return await run_in_threadpool(_submit, sessions, store, caller, profiles, spec, idempotency_key)
 
 
-def _check_warm_start(sessions: Sessions, caller: Principal, spec: JobSpec) -> None:
+def _check_references(sessions: Sessions, caller: Principal, spec: JobSpec) -> None:
     with sessions() as session:
-        submission.check_warm_start(session, caller.project_id, spec)
+        submission.check_references(session, caller.project_id, spec)
 
 
-def _submit(sessions: Sessions, caller: Principal, profiles: Profiles, spec: JobSpec, key: str | None) -> Response:
+def _submit(
+    sessions: Sessions, store: Store, caller: Principal, profiles: Profiles, spec: JobSpec, key: str | None
+) -> Response:
     with sessions.begin() as session:
         job, replayed = submission.submit(session, caller, spec, key)
+        if not replayed:
+            submission.keep_references(session, store, caller, spec)
         response = respond(look_at(job, render.job(session, job, profiles)), 202)
     response.headers["Location"] = link(f"/v1/jobs/{job.id}")
     if replayed:

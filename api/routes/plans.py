@@ -41,8 +41,14 @@ async def make(
     known and how to find it out.
     """
     await run_in_threadpool(submission.check, spec, profiles, settings)
+    await run_in_threadpool(_check_references, sessions, caller, spec)
     answer = await run_in_threadpool(plan, sessions, caller, profiles, spec, hints)
     return Response(answer.model_dump_json(), media_type="application/json")
+
+
+def _check_references(sessions: Sessions, caller: Principal, spec: JobSpec) -> None:
+    with sessions() as session:
+        submission.check_references(session, caller.project_id, spec)
 
 
 def plan(sessions: Sessions, caller: Principal, profiles: Profiles, spec: JobSpec, hints: Hints) -> schemas.PlanAnswer:

@@ -43,14 +43,15 @@ class MetricsAnswer(Answer):
 
 
 class CheckpointAnswer(Answer):
+    """`id` is what `model.weights` and a teacher take."""
+
     id: str
     object: Literal["checkpoint"] = "checkpoint"
     trial: int
     attempt: int
-    path: str
     step: int
     epoch: float
-    metrics: JsonObject
+    metrics: JsonObject = Field(description="of the evaluation at this very step; empty where none was made there")
     size_bytes: int
     files: dict[str, int] = Field(description="bytes by name")
     sha256: dict[str, str] = Field(description="of every file, by name, in hexadecimal digits")
@@ -69,7 +70,6 @@ class ArtifactAnswer(Answer):
     attempt: int
     kind: str
     format: str
-    path: str
     step: int
     size_bytes: int
     files: dict[str, int]

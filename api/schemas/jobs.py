@@ -51,8 +51,8 @@ class Progress(Answer):
 class Best(Answer):
     """The best checkpoint so far, by the metric that early stopping watches; of a search, its best trial so far.
 
-    `value` is that of a search's first objective, at the end of the trial or at its last rung; `checkpoint` is null
-    where it is not kept any more.
+    `value` is that metric's; of a search its first objective's, at the end of the trial or at its last rung.
+    `checkpoint` is an id that `model.weights` takes, null where it is not kept any more.
     """
 
     trial: int
@@ -77,7 +77,6 @@ class DataReportSummary(Answer):
     """What inspection found, in numbers; the report itself lies behind `urls.data_report`."""
 
     dataset_version: str
-    path: str = Field(description="its folder below the store")
     images: int
     findings: dict[str, int] = Field(description="images by finding")
     removed: dict[str, int] = Field(description="those among them that are left out")
@@ -99,7 +98,7 @@ class WorkAnswer(Answer):
     labels: dict[str, str]
     metadata: dict[str, str]
     attempt: int
-    hosts: list[str]
+    hosts: list[str] = Field(description="workers that have it now; once it has ended, those that had it")
     created_at: Instant
     updated_at: Instant
     queue: Queue | None

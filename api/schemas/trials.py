@@ -58,7 +58,7 @@ class AttemptAnswer(Answer):
     reason: str | None
     devices: int
     share: float
-    resumed_from: str | None
+    resumed_from: str | None = Field(description="the id of the checkpoint that it went on from")
     booked_at: Instant
     started_at: Instant | None
     finished_at: Instant | None

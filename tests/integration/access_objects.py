@@ -152,6 +152,7 @@ def _report(world: World, job_id: str) -> dict[str, Any]:
     path = f"jobs/{job_id}/data_report"
     _file(world, path, "data_report.json", json.dumps({"findings": []}).encode())
     _file(world, path, "removed.jsonl", b"{}\n")
+    _file(world, path, "difficulty.csv", b"path,label\n")
     return {"dataset_version": "v1", "path": path, "images": 100, "findings": {}, "removed": {}}
 
 

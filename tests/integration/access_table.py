@@ -75,6 +75,7 @@ TABLE: dict[str, Row] = {
     f"GET {_ARTIFACT}/download": Row("data:read", made.an_artifact),
     f"GET {_JOB}/data_report": Row("data:read", made.a_job),
     f"GET {_JOB}/data_report/removed": Row("data:read", made.a_job),
+    f"GET {_JOB}/data_report/difficulty": Row("data:read", made.a_job),
     f"GET {_SEARCH}": Row("jobs:read", made.a_search),
     f"GET {_SEARCH}/best": Row("jobs:read", made.a_search),
     f"GET {_SEARCH}/importance": Row("jobs:read", made.a_search),

@@ -119,10 +119,14 @@ class Book:
             return list(session.scalars(query.order_by(Event.seq)))
 
     def tickets(self) -> list[Ticket]:
-        """What lies in the host's queue, by the time at which it was sent."""
-        found = self.control.redis.lrange("host.host-a", 0, -1)
-        bodies = [json.loads(b64decode(json.loads(message)["body"]))[0][0] for message in found]  # type: ignore[union-attr]
-        return [Ticket.model_validate(body) for body in reversed(bodies)]
+        return tickets(self.control)
+
+
+def tickets(control: Control) -> list[Ticket]:
+    """What lies in the host's queue, by the time at which it was sent."""
+    found = control.redis.lrange("host.host-a", 0, -1)
+    bodies = [json.loads(b64decode(json.loads(message)["body"]))[0][0] for message in found]  # type: ignore[union-attr]
+    return [Ticket.model_validate(body) for body in reversed(bodies)]
 
 
 def finished(reason: str, held_seconds: float | None = None, **more: Any) -> reports.Finished:

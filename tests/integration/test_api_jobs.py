@@ -146,6 +146,7 @@ def test_another_projects_job_does_not_exist(client: httpx2.Client, api_url: str
         "/checkpoints/c/download",
         "/data_report",
         "/data_report/removed",
+        "/data_report/difficulty",
     ):
         answer = httpx2.get(f"{api_url}/v1/jobs/{job['id']}{path}", headers=stranger)
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found"), path

@@ -22,7 +22,7 @@ WHOLE: dict[str, Any] = {
     "training": {
         "optimizer": {"betas": [0.9, 0.99], "weight_decay_by_layer": {"fc": 0.1}},
         "schedule": {}, "augmentation": {}, "sampling": {}, "resizing": {"start": 0.5},
-        "early_stopping": {"target": 0.9}, "distillation": {"teacher": "jobs/x/step-1"},
+        "early_stopping": {"target": 0.9}, "distillation": {"teacher": "ckpt_00000000000000000000000002"},
     },
     "budget": {"max_cost": "5"},
     "exports": ["onnx"],

@@ -13,7 +13,7 @@ import boto3  # type: ignore[import-untyped]
 import pytest
 from moto.server import ThreadedMotoServer
 
-from tests.training.running import Run, make_images, make_run
+from tests.training.running import KEPT, Run, make_images, make_run
 
 SECRET = "a-secret-that-must-not-be-told"
 
@@ -42,9 +42,9 @@ def first_job(tmp_path_factory: pytest.TempPathFactory, original_images: Path) -
 
 @pytest.fixture
 def weights(tmp_path: Path, first_job: Run) -> str:
-    """The checkpoint of that job, in the store of your runs."""
+    """The id of that job's checkpoint, which lies in the store of your runs."""
     shutil.copytree(first_job.file("jobs/first"), tmp_path / "store" / "jobs" / "first")
-    return first_job.last_checkpoint().path
+    return KEPT
 
 
 @dataclass(frozen=True)

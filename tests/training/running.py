@@ -18,6 +18,9 @@ from training_core.spec import JobSpec
 
 ROOT = Path(__file__).parents[2]
 
+KEPT = "ckpt_00000000000000000000000001"  # the last checkpoint of the job `first` in the store, if it is there
+NOBODYS = "ckpt_00000000000000000000000002"
+
 
 def make_images(folder: Path, *, classes: int = 3, each: int = 24, side: int = 16) -> Path:
     """Grey stripes whose direction and width tell the class, with noise: easy to learn, and not at once."""
@@ -65,7 +68,9 @@ class Run:
         return max(saved, key=lambda one: one.step)  # an older one may be told again, with another reason to be kept
 
     def file(self, path: str) -> Path:
-        return Path(self.spec.store.removeprefix("file://")) / path
+        """Of the store; an id may stand for the folder that it refers to."""
+        first, _, rest = path.partition("/")
+        return Path(self.spec.store.removeprefix("file://")) / self.spec.references.get(first, first) / rest
 
     def start(self, module: str = "training_core.launch", **environment: str) -> subprocess.Popen[bytes]:
         with self.dir.log.open("ab") as log:
@@ -121,7 +126,9 @@ def make_run(folder: Path, data: str, *, training: dict[str, Any] | None = None,
         "data_roots": [folder],
         "threads": 1,
     }
-    run = RunSpec(spec=spec, **{**defaults, **changes})
+    kept = sorted((folder / "store/jobs/first").glob("trial-*/attempt-*/step-*"))
+    references = {KEPT: str(kept[-1].relative_to(folder / "store"))} if kept else {}
+    run = RunSpec(spec=spec, **{**defaults, "references": references, **changes})
     run_dir = RunDir(path)
     run_dir.write_spec(run)
     return Run(run_dir, run)

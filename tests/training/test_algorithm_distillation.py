@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from tests.training.inside import train_inside
 from tests.training.plans import make_plan
-from tests.training.running import make_images, make_run
+from tests.training.running import KEPT, NOBODYS, make_images, make_run
 from training_core.algorithm.distillation import Teacher, soft_loss_sum
 from training_core.algorithm.objective import Objective
 from training_core.data.augment.mix import Mixed
@@ -59,7 +59,7 @@ def test_the_teacher_sees_its_own_normalisation_size_and_classes() -> None:
 
 def test_its_weight_is_its_share_of_the_loss() -> None:
     torch.manual_seed(2)
-    plan = make_plan(distillation={"teacher": "jobs/t", "temperature": 2.0, "weight": 0.75})
+    plan = make_plan(distillation={"teacher": KEPT, "temperature": 2.0, "weight": 0.75})
     teacher = teacher_of(small_cnn(1, 3), CLASSES, 100.0, 40.0)
     images, labels, logits = torch.randn(4, 1, 16, 16), torch.tensor([0, 1, 2, 0]), torch.randn(4, 3)
     hard = functional.cross_entropy(logits, labels, reduction="sum")
@@ -81,7 +81,7 @@ def test_a_student_comes_near_its_teacher(tmp_path: Path, images: Path, weights:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"teacher": "jobs/nobody/step-00000001"}, ("weights_unavailable", "no checkpoint")),
+        ({"teacher": NOBODYS}, ("weights_unavailable", "no checkpoint")),
         ({"data": {"classes": 4}}, ("unsupported", "it does not know class-3")),
         ({"data": {"classes": 2}}, ("unsupported", "only it knows class-2")),
         ({"damaged": True}, ("checkpoint_invalid", "cannot be used")),

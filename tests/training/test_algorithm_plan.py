@@ -51,7 +51,7 @@ def test_fewer_epochs_keep_the_proportions() -> None:
 def test_distillation_needs_images_and_so_no_frozen_trunk() -> None:
     model = {"name": "resnet18", "pretrained": True, "trainable": "head"}
     with pytest.raises(Failed, match=r"training\.distillation does not go with model\.trainable"):
-        make_plan(model=model, distillation={"teacher": "jobs/t"})
+        make_plan(model=model, distillation={"teacher": "job_00000000000000000000000001"})
 
 
 def test_parts_that_exclude_each_other_are_refused_before_the_data_is_read(tmp_path: Path) -> None:

@@ -102,9 +102,11 @@ def test_swapped_labels_are_found_and_reported(tmp_path: Path) -> None:
     before, after = run.of_kind("data_reported")
     assert after.path == before.path
     assert after.findings == before.findings | {"label_errors": after.findings["label_errors"]}
-    check = read_report(run).label_check
+    report = read_report(run)
+    check = report.label_check
     assert check is not None
-    errors, hard = check.findings
+    errors, hard = report.findings[-2:]
+    assert after.findings["label_errors"] == errors.count
     assert (errors.finding, hard.finding) == ("label_errors", "hardest_examples")
     found = {one.path for one in errors.examples}
     assert len(found & swapped) >= 5
@@ -116,7 +118,7 @@ def test_swapped_labels_are_found_and_reported(tmp_path: Path) -> None:
             assert one.thumbnail.startswith("data:image/jpeg;base64,")
     assert check.images == 120
     assert check.accuracy > 0.8
-    with run.file(check.difficulty_file).open(newline="") as file:
+    with run.file(f"{after.path}/{check.difficulty_file}").open(newline="") as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == 120
     difficulty = {line["path"]: float(line["difficulty"]) for line in lines}
@@ -137,7 +139,8 @@ def test_the_difficulties_pace_the_next_job(tmp_path: Path) -> None:
     check = read_report(first).label_check
     assert check is not None
     manifest = images / "difficulty.csv"
-    manifest.write_bytes(first.file(check.difficulty_file).read_bytes())
+    folder = first.of_kind("data_reported")[-1].path
+    manifest.write_bytes(first.file(f"{folder}/{check.difficulty_file}").read_bytes())
     dataset = {"columns": {"difficulty": "difficulty"}}
     second = make_run(
         tmp_path,

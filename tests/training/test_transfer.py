@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torchvision.models import get_model, get_model_weights
 
 from tests.training import running as runs
+from tests.training.running import KEPT, NOBODYS
 from training_core.attempt import Attempt
 from training_core.checkpoints.keeping import Checkpoints, Live
 from training_core.checkpoints.store import open_store
@@ -35,9 +36,13 @@ from training_core.state import TrainState
 from training_core.wire import Reason
 
 NETWORK = "mobilenet_v3_small"
+EARLIER = "jobs/earlier/trial-0/attempt-1/step-00000007"
 
 
-def make_run(folder: Path, model: dict[str, Any], training: dict[str, Any] | None = None) -> RunSpec:
+def make_run(
+    folder: Path, model: dict[str, Any], training: dict[str, Any] | None = None, place: str = EARLIER
+) -> RunSpec:
+    """`place` is where the checkpoint `KEPT` lies in the store."""
     spec = JobSpec.model_validate(
         {
             "task": "image-classification",
@@ -46,7 +51,10 @@ def make_run(folder: Path, model: dict[str, Any], training: dict[str, Any] | Non
             "training": training or {},
         }
     )
-    return RunSpec(spec=spec, store=f"file://{folder}/store", cache_dir=folder / "cache", data_roots=[folder])
+    return RunSpec(
+        spec=spec, store=f"file://{folder}/store", cache_dir=folder / "cache", data_roots=[folder],
+        references={KEPT: place},
+    )  # fmt: skip
 
 
 class Server(ThreadingHTTPServer):
@@ -297,12 +305,12 @@ def save_checkpoint(run: RunSpec) -> str:
     checkpoints.save(live, TrainState(step=7), 1.0)
     checkpoints.settle()
     checkpoints.end()
-    return "jobs/earlier/trial-0/attempt-1/step-00000007"
+    return EARLIER
 
 
 def test_a_checkpoint_of_another_job_says_what_it_is(tmp_path: Path) -> None:
-    path = save_checkpoint(make_run(tmp_path, {}))
-    run = make_run(tmp_path, {"weights": path})
+    save_checkpoint(make_run(tmp_path, {}))
+    run = make_run(tmp_path, {"weights": KEPT})
     check_origin(run)
     origin = read_origin(run)
     assert origin is not None
@@ -318,7 +326,7 @@ def test_a_damaged_checkpoint_is_not_taken(tmp_path: Path) -> None:
     content[-1] ^= 1
     file.write_bytes(content)
     with pytest.raises(Failed, match="not what the manifest says") as raised:
-        read_origin(make_run(tmp_path, {"weights": path}))
+        read_origin(make_run(tmp_path, {"weights": KEPT}))
     assert raised.value.reason is Reason.CHECKPOINT_INVALID
 
 
@@ -332,12 +340,19 @@ def test_a_damaged_checkpoint_is_not_taken(tmp_path: Path) -> None:
 )
 def test_checkpoints_that_are_not_there(tmp_path: Path, path: str, reason: Reason) -> None:
     with pytest.raises(Failed) as raised:
-        check_origin(make_run(tmp_path, {"weights": path}))
+        check_origin(make_run(tmp_path, {"weights": KEPT}, place=path))
     assert raised.value.reason is reason
 
 
+def test_an_id_that_nobody_resolved_is_no_checkpoint_and_leads_nowhere(tmp_path: Path) -> None:
+    for read in (check_origin, read_origin):
+        with pytest.raises(Failed, match=f"model.weights: there is no checkpoint {NOBODYS}") as raised:
+            read(make_run(tmp_path, {"weights": NOBODYS}))
+        assert raised.value.reason is Reason.WEIGHTS_UNAVAILABLE
+
+
 def test_a_manifest_that_is_none(tmp_path: Path) -> None:
-    run = make_run(tmp_path, {"weights": "jobs/x"})
+    run = make_run(tmp_path, {"weights": KEPT}, place="jobs/x")
     for content in (b"no json", b"[]", json.dumps({"about": 3}).encode()):
         open_store(run).write("jobs/x/manifest.json", content)
         with pytest.raises(Failed, match="its manifest is not what was written"):
@@ -354,7 +369,8 @@ def test_a_manifest_that_is_none(tmp_path: Path) -> None:
     ],
 )
 def test_a_frozen_trunk_refuses_what_changes_images(tmp_path: Path, training: dict[str, Any]) -> None:
-    run = make_run(tmp_path, {"weights": save_checkpoint(make_run(tmp_path, {})), "trainable": "head"}, training)
+    save_checkpoint(make_run(tmp_path, {}))
+    run = make_run(tmp_path, {"weights": KEPT, "trainable": "head"}, training)
     with pytest.raises(Failed, match="trainable: head") as raised:
         check_origin(run)
     assert raised.value.reason is Reason.UNSUPPORTED

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.training.conftest import S3
-from tests.training.running import Run, make_images, make_run
+from tests.training.running import NOBODYS, Run, make_images, make_run
 from training_core.networks.models import make_model
 
 
@@ -81,8 +81,8 @@ def test_another_network_is_refused_while_preparing(tmp_path: Path, images: Path
 
 
 def test_weights_that_nobody_has_are_refused_before_the_data_is_read(tmp_path: Path) -> None:
-    run = make_run(tmp_path, "file://no-such-folder", model={"weights": "jobs/none/step-00000001"})
-    refused(run, "weights_unavailable", "jobs/none/step-00000001")
+    run = make_run(tmp_path, "file://no-such-folder", model={"weights": NOBODYS})
+    refused(run, "weights_unavailable", NOBODYS)
 
 
 def save_weights(path: Path) -> dict[str, torch.Tensor]:

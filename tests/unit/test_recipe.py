@@ -10,7 +10,7 @@ from training_core.plan import Plan, choose_plan
 from training_core.recipe import FEATURES, LEAST_BATCH_FOR_BATCH_NORM, DataFacts
 from training_core.spec import JobSpec, Model
 
-FROM_WEIGHTS = {"weights": "jobs/one/trial-0/attempt-1/step-00000100"}
+FROM_WEIGHTS = {"weights": "ckpt_00000000000000000000000001"}
 HEAD = FROM_WEIGHTS | {"trainable": "head"}
 RESNET = {"name": "resnet50"}
 

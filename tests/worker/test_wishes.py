@@ -120,9 +120,8 @@ def test_a_run_may_hold_its_devices_as_long_as_its_ticket_says(patient: Host, ti
     run_attempt(patient, one)
     finished = eventually(lambda: book.finished(one.attempt_id))
     assert (finished["reason"], finished["exit_code"]) == (Reason.TIME_LIMIT, 0)
-    [saved] = [line for line in book.lines[one.attempt_id] if line["kind"] == "checkpoint_saved"]
     assert "raise compute.max_hours" in str(finished["hint"])
-    assert str(saved["path"]) in str(finished["hint"])
+    assert "model.weights" in str(finished["hint"])
     assert json.loads((run_dir(patient, one) / "spec.json").read_text())["train_seconds"] == 0.4
 
 

@@ -8,6 +8,7 @@ from torch.nn import functional
 from training_core.algorithm.teacher import FIELD, check_fit, damaged_teacher, no_teacher
 from training_core.checkpoints import checkpoint
 from training_core.checkpoints.manifest import Damaged
+from training_core.checkpoints.references import place_of
 from training_core.checkpoints.store import open_store
 from training_core.data.feed import Statistics
 from training_core.export.network import Trained, rebuild
@@ -65,12 +66,12 @@ def read_teacher(
     """
     if plan.distillation is None:
         return None
-    path = plan.distillation.teacher
+    reference = plan.distillation.teacher
     try:
-        tensors, about = checkpoint.read_model(open_store(run), path)
+        tensors, about = checkpoint.read_model(open_store(run), place_of(run, reference, FIELD))
     except FileNotFoundError as problem:
-        raise no_teacher(path) from problem
+        raise no_teacher(reference) from problem
     except Damaged as problem:
-        raise damaged_teacher(path, problem) from problem
+        raise damaged_teacher(reference, problem) from problem
     check_fit(about, classes, plan.channels)
-    return Teacher(rebuild(tensors, about, f"{FIELD}: {path}"), student, classes, plan.precision, device)
+    return Teacher(rebuild(tensors, about, f"{FIELD}: {reference}"), student, classes, plan.precision, device)

@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from training_core.checkpoints.manifest import Damaged, read_manifest
+from training_core.checkpoints.references import gone, place_of
 from training_core.checkpoints.store import open_store
 from training_core.data.meta import read_meta
 from training_core.failure import Failed
 from training_core.rundir import RunSpec
+from training_core.spec.part import WAY_OUT
+from training_core.spec.references import TEACHER
 from training_core.wire import Reason
 
-FIELD = "training.distillation.teacher"
-HINT = "give the path of a checkpoint below the store (jobs/…/step-…) that was trained on these classes"
+FIELD = TEACHER
+HINT = f"give {WAY_OUT}, that was trained on these classes"
 NAMED_CLASSES = 3
 
 
@@ -26,19 +29,19 @@ def find_teacher(run: RunSpec) -> dict[str, Any] | None:
     if wanted is None:
         return None
     try:
-        return read_manifest(open_store(run), wanted.teacher).about
+        return read_manifest(open_store(run), place_of(run, wanted.teacher, FIELD)).about
     except (FileNotFoundError, NotADirectoryError) as problem:
         raise no_teacher(wanted.teacher) from problem
     except Damaged as problem:
         raise damaged_teacher(wanted.teacher, problem) from problem
 
 
-def no_teacher(path: str) -> Failed:
-    return Failed(Reason.WEIGHTS_UNAVAILABLE, f"{FIELD}: the store has no checkpoint {path}", HINT)
+def no_teacher(reference: str) -> Failed:
+    return gone(FIELD, reference, HINT)
 
 
-def damaged_teacher(path: str, problem: Damaged) -> Failed:
-    return Failed(Reason.CHECKPOINT_INVALID, f"{FIELD}: {path} cannot be used: {problem}", HINT)
+def damaged_teacher(reference: str, problem: Damaged) -> Failed:
+    return Failed(Reason.CHECKPOINT_INVALID, f"{FIELD}: {reference} cannot be used: {problem}", HINT)
 
 
 def check_teacher(run: RunSpec, folder: Path) -> None:

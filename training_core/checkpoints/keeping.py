@@ -101,7 +101,7 @@ class Checkpoints:
             path=path,
             step=state.step,
             epoch=round(epoch, 6),
-            metrics=state.latest_metrics,
+            metrics=state.latest_metrics if state.latest_step == state.step else {},
             size_bytes=0,
             kept_because="best" if is_best else "last",
             files={},

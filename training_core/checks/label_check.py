@@ -95,8 +95,8 @@ def fold_plan(plan: Plan, images: int, epochs: int) -> Plan:
 
 
 def reported(report: DataReport, path: str) -> DataReported:
-    """The line about a report; findings of the label check stand among the others."""
-    findings = [*report.findings, *(report.label_check.findings if report.label_check else [])]
+    """The line about a report."""
+    findings = report.findings
     return DataReported(
         dataset_version=report.dataset_version,
         path=path,

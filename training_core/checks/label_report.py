@@ -51,29 +51,29 @@ def write_label_check(
         epochs=epochs,
         images=len(rows),
         accuracy=float((probabilities.argmax(axis=1) == labels).mean()),
-        difficulty_file=f"{folder}/{DIFFICULTY}",
-        findings=[
-            Finding(
-                finding="label_errors",
-                meaning=MEANINGS["label_errors"],
-                action="flag",
-                threshold="confident of another class than the label (confident learning); value: probability margin",
-                count=len(errors.rows),
-                removed=0,
-                examples=writer.examples(errors.rows[:MOST_EXAMPLES], errors.margin, suggested),
-            ),
-            Finding(
-                finding=HARDEST,
-                meaning=MEANINGS[HARDEST],
-                action="flag",
-                threshold="value: probability of the given label",
-                count=len(hard),
-                removed=0,
-                examples=writer.examples(hard, own[hard], suggested),
-            ),
-        ],
+        difficulty_file=DIFFICULTY,
     )
-    report = report.model_copy(update={"label_check": result})
+    found = [
+        Finding(
+            finding="label_errors",
+            meaning=MEANINGS["label_errors"],
+            action="flag",
+            threshold="confident of another class than the label (confident learning); value: probability margin",
+            count=len(errors.rows),
+            removed=0,
+            examples=writer.examples(errors.rows[:MOST_EXAMPLES], errors.margin, suggested),
+        ),
+        Finding(
+            finding=HARDEST,
+            meaning=MEANINGS[HARDEST],
+            action="flag",
+            threshold="value: probability of the given label",
+            count=len(hard),
+            removed=0,
+            examples=writer.examples(hard, own[hard], suggested),
+        ),
+    ]
+    report = report.model_copy(update={"label_check": result, "findings": [*report.findings, *found]})
     store.write(f"{folder}/{REPORT}", report.model_dump_json().encode())
     return report
 

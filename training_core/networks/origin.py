@@ -6,19 +6,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from training_core.checkpoints.manifest import Damaged, read_manifest
+from training_core.checkpoints.references import gone, place_of
 from training_core.checkpoints.store import open_store
 from training_core.failure import Failed
 from training_core.networks import published
 from training_core.recipe import model_to_fetch
 from training_core.rundir import RunSpec
 from training_core.spec import JobSpec, ModelName
+from training_core.spec.part import WAY_OUT
+from training_core.spec.references import WEIGHTS
 from training_core.wire import Reason
 
 if TYPE_CHECKING:
     from training_core.data.sources import Entry, Source
 
 LARGEST_FILE_BYTES = 2**30
-UNAVAILABLE_HINT = "give the path of a checkpoint below the store (jobs/…/step-…) or the URI of a safetensors file"
+UNAVAILABLE_HINT = f"give {WAY_OUT}, or the URI of a safetensors file"
 
 
 def is_uri(weights: str) -> bool:
@@ -51,21 +54,23 @@ def check_fit(run: RunSpec, folder: Path) -> None:
         transfer.check_fit(run, folder)
 
 
-def read_about(run: RunSpec, path: str) -> dict[str, Any]:
-    """What the manifest of the checkpoint at `path` in the store says about its training.
+def read_about(run: RunSpec, reference: str) -> dict[str, Any]:
+    """What the manifest of a checkpoint says about its training.
 
     Raises `Failed(weights_unavailable)` when there is no checkpoint, and `Failed(checkpoint_invalid)`.
     """
     try:
-        return read_manifest(open_store(run), path).about
+        return read_manifest(open_store(run), place_of(run, reference, WEIGHTS)).about
     except (FileNotFoundError, NotADirectoryError) as problem:
-        raise Failed(
-            Reason.WEIGHTS_UNAVAILABLE, f"model.weights: the store has no checkpoint {path}", UNAVAILABLE_HINT
-        ) from problem
+        raise gone(WEIGHTS, reference, UNAVAILABLE_HINT) from problem
     except Damaged as problem:
-        raise Failed(
-            Reason.CHECKPOINT_INVALID, f"model.weights: {path} cannot be used: {problem}", "name another checkpoint"
-        ) from problem
+        raise damaged(reference, problem) from problem
+
+
+def damaged(reference: str, problem: Damaged) -> Failed:
+    return Failed(
+        Reason.CHECKPOINT_INVALID, f"{WEIGHTS}: {reference} cannot be used: {problem}", "name another checkpoint"
+    )
 
 
 def find_file(run: RunSpec, uri: str) -> tuple[Source, Entry]:

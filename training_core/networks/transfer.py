@@ -13,14 +13,16 @@ from torch import nn
 
 from training_core.checkpoints import checkpoint
 from training_core.checkpoints.manifest import Damaged
+from training_core.checkpoints.references import gone, place_of
 from training_core.checkpoints.store import open_store
 from training_core.data.meta import read_meta
 from training_core.failure import Failed
 from training_core.networks import published
 from training_core.networks.models import first_convolution, head, make_model
-from training_core.networks.origin import UNAVAILABLE_HINT, is_uri, model_of, read_file
+from training_core.networks.origin import UNAVAILABLE_HINT, damaged, is_uri, model_of, read_file
 from training_core.recipe import auto_model, model_to_fetch
 from training_core.rundir import RunSpec
+from training_core.spec.references import WEIGHTS
 from training_core.tensors import Tensors
 from training_core.wire import Reason
 
@@ -92,22 +94,16 @@ def _read_published(name: str) -> Origin:
     return Origin(f"torchvision's {name} {version}", tensors, name, None, published.MEAN, published.DEVIATION)
 
 
-def _read_checkpoint(run: RunSpec, path: str) -> Origin:
+def _read_checkpoint(run: RunSpec, reference: str) -> Origin:
     try:
-        tensors, about = checkpoint.read_model(open_store(run), path)
+        tensors, about = checkpoint.read_model(open_store(run), place_of(run, reference, WEIGHTS))
     except FileNotFoundError as problem:
-        raise Failed(
-            Reason.WEIGHTS_UNAVAILABLE, f"model.weights: the store has no checkpoint {path}", UNAVAILABLE_HINT
-        ) from problem
+        raise gone(WEIGHTS, reference, UNAVAILABLE_HINT) from problem
     except Damaged as problem:
-        raise Failed(
-            Reason.CHECKPOINT_INVALID,
-            f"model.weights: {path} cannot be used: {problem}",
-            "name another checkpoint",
-        ) from problem
+        raise damaged(reference, problem) from problem
     preprocessing = about.get("preprocessing", {})
     mean, deviation = numbers(preprocessing, "mean"), numbers(preprocessing, "standard_deviation")
-    return Origin(path, tensors, model_of(about), about.get("classes"), mean, deviation)
+    return Origin(reference, tensors, model_of(about), about.get("classes"), mean, deviation)
 
 
 def numbers(preprocessing: dict[str, Any], name: str) -> list[float] | None:

@@ -91,9 +91,10 @@ EXAMPLES: list[JsonValue] = [
 
 
 class Model(Part):
-    """`pretrained` starts from torchvision's published weights, `weights` from a checkpoint of the store or a file.
+    """`pretrained` starts from torchvision's published weights, `weights` from a checkpoint or a file.
 
-    `weights` is the path of a checkpoint below the store (`jobs/…/step-00001000`) or the URI of a safetensors file.
+    `weights` is the id of a checkpoint (`ckpt_…`), of a job, which stands for its best checkpoint (`job_…`), or the URI
+    of a safetensors file.
     `trainable: head` freezes all but the last layer: each image passes the trunk once, and the head trains on what
     came out.
     """

@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 Auto = Literal["auto"]
+
+REFERENCE = r"(ckpt|job)_[0-9A-Z]{26}"
+WAY_OUT = "the id of a checkpoint (ckpt_…), or of a job, which stands for its best checkpoint (job_…)"
+
+
+def is_reference(value: object) -> bool:
+    """Whether it names a checkpoint or a job by its id."""
+    return isinstance(value, str) and re.fullmatch(REFERENCE, value) is not None
+
+
+def _checked_teacher(text: str) -> str:
+    if not is_reference(text):
+        raise ValueError(f"a teacher is named by {WAY_OUT}")
+    return text
+
+
+def _checked_weights(text: str) -> str:
+    """A path into the store is neither an id nor a URI."""
+    if "://" not in text and not is_reference(text):
+        raise ValueError(f"weights are named by {WAY_OUT}, or by the URI of a safetensors file")
+    return text
+
 
 # Names travel into paths, labels and logs: no slash, no control character, no surprise.
 Name = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._:/@+-]*$")]
@@ -16,7 +39,13 @@ LabelKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]
 LabelValue = Annotated[str, StringConstraints(max_length=256, pattern=r"^[^\x00-\x1f]*$")]
 ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f]+$")]
 LayerName = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_.]+$")]
-WeightsPlace = Annotated[str, StringConstraints(min_length=1, max_length=2048, pattern=r"^[^\s\x00-\x1f]+$")]
+WeightsPlace = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=2048, pattern=r"^[^\s\x00-\x1f]+$"),
+    AfterValidator(_checked_weights),
+    Field(json_schema_extra={"pattern": rf"^({REFERENCE}|[^\s\x00-\x1f]*://[^\s\x00-\x1f]*)$"}),
+]
+TeacherId = Annotated[str, AfterValidator(_checked_teacher), Field(json_schema_extra={"pattern": f"^{REFERENCE}$"})]
 JobId = Annotated[str, StringConstraints(pattern=r"^job_[0-9A-Z]{26}$")]
 FieldPath = Annotated[str, StringConstraints(max_length=256, pattern=r"^[a-z_]+(\.[A-Za-z0-9_]+)*$")]
 Fraction = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from training_core.spec.part import Auto, Fraction, LayerName, Part, WeightsPlace
+from training_core.spec.part import Auto, Fraction, LayerName, Part, TeacherId
 
 MetricName = Literal["validation/loss", "validation/accuracy"]
 OptimizerName = Literal[
@@ -73,10 +73,10 @@ class Resizing(Part):
 class Distillation(Part):
     """Learn from a trained model too (Hinton, Vinyals & Dean 2015): `weight` is its share of the loss.
 
-    `teacher` is the path of a checkpoint below the store.
+    `teacher` is the id of a checkpoint, or of a job, which stands for its best checkpoint.
     """
 
-    teacher: WeightsPlace
+    teacher: TeacherId
     temperature: Annotated[float, Field(gt=0, le=100)] = 4.0
     weight: Annotated[float, Field(gt=0, le=1)] = 0.5
 

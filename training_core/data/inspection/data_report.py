@@ -76,10 +76,9 @@ class LabelCheckResult(Part):
     images: int = Field(description="training and validation images that were judged")
     accuracy: float = Field(description="share of them whose label models that had not seen them agree with")
     difficulty_file: str = Field(
-        description="CSV with the columns path, label, split, suggested_label, self_confidence and difficulty of every "
-        "image judged, in the store; as a manifest beside the images it serves dataset.columns.difficulty"
+        description="a CSV beside this report, at …/data_report/difficulty: path, label, split, suggested_label, "
+        "self_confidence and difficulty of every image judged; beside the images it serves dataset.columns.difficulty"
     )
-    findings: list[Finding] = Field(description="label_errors and hardest_examples")
 
 
 class DataReport(Part):
@@ -104,5 +103,7 @@ class DataReport(Part):
     ignored_count: int = Field(description="files that are no samples")
     ignored: list[Ignored] = Field(description=f"the first of them, at most {MOST_IGNORED}")
     label_check: LabelCheckResult | None = Field(
-        default=None, description="what dataset.label_check found; null without it and until the training has ended"
+        default=None,
+        description="how dataset.label_check judged, whose label_errors and hardest_examples stand in findings; null "
+        "without it and until the training has ended",
     )
