@@ -31,6 +31,7 @@ from api.routes import (
     checkpoints,
     data_reports,
     dataset_checks,
+    datasets,
     events,
     fleet,
     health,
@@ -90,11 +91,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.profiles = Profiles.load(settings.profiles_file)
     app.state.store = Store(settings)
     app.state.bodies = BodyReader()
+    app.state.working = set[asyncio.Task[bool]]()
     app.state.signer = Signer(settings.signing_key.get_secret_value())
     errors.install(app)
     for part in (
-        jobs, trials, plans, events, stream_tokens, metrics, checkpoints, artifacts, data_reports, dataset_checks,
-        fleet, health, api_keys, projects, audit_log,
+        jobs, trials, plans, events, stream_tokens, metrics, checkpoints, artifacts, datasets, data_reports,
+        dataset_checks, fleet, health, api_keys, projects, audit_log,
     ):  # fmt: skip
         app.include_router(part.router)
     app.mount("/docs", StaticFiles(directory=PAGES / "docs", html=True), name="docs")

@@ -27,6 +27,7 @@ class Code(StrEnum):
     """Every code a client may meet; `docs/errors.md` has the same table."""
 
     MALFORMED_JSON = "malformed_json"
+    MALFORMED_MULTIPART = "malformed_multipart"
     UNAUTHENTICATED = "unauthenticated"
     FORBIDDEN_SCOPE = "forbidden_scope"
     NOT_FOUND = "not_found"
@@ -36,10 +37,16 @@ class Code(StrEnum):
     NOT_A_SEARCH = "not_a_search"
     CHECKPOINT_DELETED = "checkpoint_deleted"
     FILE_CHANGED = "file_changed"
+    DATASET_IN_USE = "dataset_in_use"
+    DIGEST_MISMATCH = "digest_mismatch"
+    UPLOAD_ENDED = "upload_ended"
+    UPLOAD_INCOMPLETE = "upload_incomplete"
+    UPLOAD_IN_PROGRESS = "upload_in_progress"
     EXTERNAL_ID_TAKEN = "external_id_taken"
     NAME_TAKEN = "name_taken"
     KEY_ENDED = "key_ended"
     BODY_TOO_LARGE = "body_too_large"
+    QUOTA_EXCEEDED = "quota_exceeded"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
     INVALID_REQUEST = "invalid_request"
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
@@ -49,6 +56,7 @@ class Code(StrEnum):
     INTERNAL_ERROR = "internal_error"
     STORE_UNREACHABLE = "store_unreachable"
     DATABASE_UNREACHABLE = "database_unreachable"
+    STORE_FULL = "store_full"
 
 
 class Problem(Exception):

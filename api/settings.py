@@ -56,6 +56,20 @@ class Settings(BaseSettings):
     )
     stream_token_seconds: int = Field(default=300, ge=10, le=3600, description="how long a stream token holds")
     receive_seconds: float = Field(default=20.0, gt=0, description="a request body must have arrived within this time")
+    upload_limit_bytes: int = Field(default=50 * 2**30, ge=1, description="the largest dataset that can be uploaded")
+    upload_quota_bytes: int = Field(
+        default=200 * 2**30, ge=0, description="what the uploads of one project may take in all"
+    )
+    upload_files_limit: int = Field(
+        default=100_000, ge=1, description="files of one upload; an archive holds any number"
+    )
+    upload_part_limit_bytes: int = Field(default=2**30, ge=1, description="the largest part of an upload in parts")
+    upload_stall_seconds: float = Field(
+        default=30.0, gt=0, description="an upload of which less than 64 KiB arrive in such a time is cut off"
+    )
+    upload_expiry_hours: float = Field(
+        default=24.0, gt=0, description="an upload in parts to which nothing came for so long is deleted"
+    )
     wait_limit_seconds: float = Field(default=60.0, ge=0, description="the longest that `?wait=` holds an answer")
     pool_size: int = Field(default=10, ge=1, description="connections to PostgreSQL of each process")
     worker_suspected_seconds: float = Field(

@@ -1,10 +1,12 @@
 """Reads checkpoints, artifacts and data reports out of the store.
 
-All that it writes there are the marks of pins, and all that it deletes are checkpoints of trials that cannot go on.
+All that it writes there are the marks of pins, and all that it deletes are checkpoints of trials that cannot go on;
+`api.uploads.vault` writes uploads through it.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -22,6 +24,7 @@ from api.digests import Digests, Found
 from api.errors import Code, Problem
 from api.settings import Settings
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
 # A client that is told "later" asks again; a thread of ours that waits for a dead bucket serves nobody.
 BOUNDED = {"connect_timeout": 3, "read_timeout": 10, "retries": {"max_attempts": 1}}
 
@@ -35,14 +38,14 @@ class Store:
 
     def open(self, folder: str, name: str) -> Any:
         """A binary file; raises a 404 problem when it is gone and a 503 when the store is silent."""
-        with _explained():
-            files, path = self._locate(folder, name)
+        with explained():
+            files, path = self.locate(folder, name)
             return files.open(path, "rb")
 
     def look(self, folder: str, name: str) -> Found:
         """What is there now. Look before you open: then it is never newer than the bytes."""
-        with _explained():
-            files, path = self._locate(folder, name)
+        with explained():
+            files, path = self.locate(folder, name)
             about = files.info(path)
             if about["type"] != "file":
                 raise NotADirectoryError(path)
@@ -53,22 +56,22 @@ class Store:
         found = self.look(folder, name)
         known = self.digests.get(found)
         if known is None:
-            with _explained(), self.open(folder, name) as file:
+            with explained(), self.open(folder, name) as file:
                 known = self.digests.of(found, file)
         return known
 
     def mark(self, folder: str, name: str) -> None:
         """An empty file in a folder that is there already."""
-        with _explained():
-            files, path = self._locate(folder, name)
+        with explained():
+            files, path = self.locate(folder, name)
             if not files.isdir(path.rpartition("/")[0]):
                 raise _gone()
             files.pipe_file(path, b"")
 
     def unmark(self, folder: str, name: str) -> None:
         """Without the file, whether or not it was there."""
-        with _explained():
-            files, path = self._locate(folder, name)
+        with explained():
+            files, path = self.locate(folder, name)
             with suppress(FileNotFoundError):
                 files.rm_file(path)
 
@@ -80,8 +83,8 @@ class Store:
         """
         if re.fullmatch(rf"jobs/{re.escape(job_id)}/trial-{trial}/attempt-\d+/step-\d+", folder) is None:
             raise Misplaced(folder)
-        with _explained(), suppress(FileNotFoundError):
-            files, path = self._locate(folder, "")
+        with explained(), suppress(FileNotFoundError):
+            files, path = self.locate(folder, "")
             files.invalidate_cache()
             if isinstance(files, LocalFileSystem):
                 _check_real(path, folder)
@@ -92,7 +95,8 @@ class Store:
             files.rm(path, recursive=True)
         return True
 
-    def _locate(self, folder: str, name: str) -> tuple[Any, str]:
+    def locate(self, folder: str, name: str) -> tuple[Any, str]:
+        """The file system and the path in it; a 404 problem for a path that would leave the store."""
         parts = PurePosixPath(folder, name).parts
         if any(part in ("..", "/") or "\\" in part for part in parts):
             raise _gone()
@@ -124,14 +128,23 @@ def _check_real(path: str, folder: str) -> None:
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def explained() -> Iterator[None]:
+    """What a file system or a bucket raises, as a problem: 404 gone, 507 full, 503 silent."""
     try:
         yield
     except FileNotFoundError:
         raise _gone() from None
     except (OSError, BotoCoreError) as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise full() from None
         detail = f"The store does not answer ({type(error).__name__})"
         raise Problem(503, Code.STORE_UNREACHABLE, detail, retryable=True, headers={"Retry-After": "5"}) from None
+
+
+def full() -> Problem:
+    detail = "The store has no room for this; nothing of it was kept"
+    hint = "The operator can free space in the store; deleting datasets that no job needs helps as well"
+    return Problem(507, Code.STORE_FULL, detail, hint=hint, retryable=True, headers={"Retry-After": "60"})
 
 
 def _gone() -> Problem:

@@ -29,6 +29,7 @@ from training_core.failure import Failed
 from training_core.spec import JobSpec
 from training_core.spec.space_values import Fault
 from training_core.together import check_together
+from training_core.uploads import is_upload
 
 
 def check(spec: JobSpec, profiles: Profiles, settings: Settings) -> None:
@@ -44,7 +45,7 @@ def check(spec: JobSpec, profiles: Profiles, settings: Settings) -> None:
 
 
 def check_references(session: Session, project_id: str, spec: JobSpec) -> None:
-    """Raises a 422 for ids of checkpoints and jobs that are not there, and for a search that none can start from."""
+    """Raises a 422 for ids that stand for nothing here, and for a search that none can start from."""
     found = [as_fault(Fault(one.place, why)) for one, why in references.unresolved(session, project_id, spec)]
     if found:
         raise invalid_request(found)
@@ -77,7 +78,8 @@ def check_without_training(spec: CheckSpec, settings: Settings) -> None:
 
 
 def _check_uri(uri: str, settings: Settings) -> None:
-    for link in uri.split("::"):
+    *above, last = uri.split("::")
+    for link in above if is_upload(last) else [*above, last]:
         scheme = link.partition("://")[0] if "://" in link else link
         if scheme not in settings.schemes:
             raise invalid_request([_fault(("dataset", "uri"), "URI scheme", scheme, sorted(settings.schemes))])
@@ -133,6 +135,7 @@ class _TwinWasFirst(Exception):
 def _book(session: Session, caller: Principal, asked: JobSpec | CheckSpec, key: str | None, digest: bytes) -> Job:
     act_for(session, caller.key_id)
     if isinstance(asked, CheckSpec):
+        check_references(session, caller.project_id, asked.as_job())
         job = lifecycle.submit(session, caller.project_id, asked.as_job(), "check")
     else:
         check_references(session, caller.project_id, asked)

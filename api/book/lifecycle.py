@@ -20,6 +20,7 @@ from api.book.locks import current, now
 from api.book.models import Attempt, Job, JsonObject, Trial, Worker
 from api.book.status import REASONS, Status
 from training_core.spec import SPEC_VERSION, JobSpec, Work
+from training_core.uploads import upload_of
 from training_core.wire import Reason
 
 
@@ -56,6 +57,7 @@ def submit(session: Session, project_id: str, spec: JobSpec, work: Work = "train
         labels=dict(spec.labels),
         client_metadata=dict(spec.metadata),
         dataset_key=queries.dataset_key(spec),
+        dataset_id=upload_of(spec.dataset.uri),
         status=Status.QUEUED,
         reason=Reason.SUBMITTED,
         version=1,

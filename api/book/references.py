@@ -1,21 +1,23 @@
-"""Ids in a spec that stand for checkpoints: found in the book, under the project of who asks, or not at all."""
+"""Ids in a spec that stand for checkpoints and uploads: found in the book, under the project of who asks, or not."""
 
 from __future__ import annotations
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from api.book import pins, queries
+from api.book import datasets, pins, queries
 from api.book.audit import Actor
 from api.book.models import Checkpoint, Job
 from api.book.status import TERMINAL
 from training_core.spec import JobSpec
 from training_core.spec.references import Named, references_of
+from training_core.uploads import upload_of
 
 UNKNOWN = "There is no such checkpoint or job in this project"
 DELETED = "This checkpoint was deleted by retention; GET …/checkpoints of its job lists those that are left"
 OPEN = "This job has not ended, so that its best checkpoint is not known yet; give the id of one of its checkpoints"
 NOTHING_KEPT = "This job has no checkpoint"
+NO_DATASET = "There is no such dataset in this project, or its upload is not complete"
 
 
 class Unresolved(Exception):
@@ -48,8 +50,14 @@ def _best_of(session: Session, job: Job | None) -> Checkpoint:
 
 
 def unresolved(session: Session, project_id: str, spec: JobSpec) -> list[tuple[Named, str]]:
-    """The ids in the spec that stand for no checkpoint, each with the reason."""
+    """The ids in the spec that stand for nothing, each with the reason.
+
+    A dataset that is there stays for as long as the caller's transaction.
+    """
     found = []
+    dataset_id = upload_of(spec.dataset.uri)
+    if dataset_id is not None and datasets.place_of(session, project_id, dataset_id) is None:
+        found.append((Named(("dataset", "uri"), dataset_id), NO_DATASET))
     for one in references_of(spec):
         try:
             resolve(session, project_id, one.reference)
@@ -61,6 +69,10 @@ def unresolved(session: Session, project_id: str, spec: JobSpec) -> list[tuple[N
 def places(session: Session, project_id: str, spec: JobSpec) -> dict[str, str]:
     """By id, where each lies below the store; without those that are gone."""
     found = {}
+    dataset_id = upload_of(spec.dataset.uri)
+    place = None if dataset_id is None else datasets.place_of(session, project_id, dataset_id)
+    if dataset_id is not None and place is not None:
+        found[dataset_id] = place
     for one in references_of(spec):
         try:
             found[one.reference] = resolve(session, project_id, one.reference).path

@@ -9,6 +9,7 @@ import threading
 from api import production
 from api.book.database import make_engine, make_sessions
 from api.control.broker import Postman, make_redis
+from api.control.cleaner import Cleaner
 from api.control.dispatcher import Dispatcher
 from api.control.janitor import Janitor
 from api.control.leader import Loop, lead
@@ -37,6 +38,7 @@ def main() -> None:
         "tuner": Tuner(sessions, profiles, settings),
         "janitor": Janitor(sessions, make_redis(settings), settings),
         "sweeper": Sweeper(sessions, settings),
+        "cleaner": Cleaner(sessions, settings),
     }
     lead(engine, loops, stop)
     postman.close()

@@ -155,6 +155,7 @@ def _ticket(session: Session, attempt: Attempt, job: Job, trial: Trial) -> Ticke
         first = costs.trial_limit(session, job, trial, lent, moment)
     else:
         first = costs.first_limit(session, job, lent, moment)
+    spec = queries.trial_spec(job, trial)
     return Ticket(
         attempt_id=attempt.id,
         job_id=attempt.job_id,

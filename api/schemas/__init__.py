@@ -24,6 +24,7 @@ from api.schemas.analyses import (
     ParetoPoint,
     ValueColumn,
 )  # fmt: skip
+from api.schemas.datasets import DatasetAnswer, PartAnswer
 from api.schemas.files import ArtifactAnswer, CheckpointAnswer, EventAnswer, MetricsAnswer, SeriesAnswer
 from api.schemas.fleet import ProfileAnswer, WorkerAnswer
 from api.schemas.jobs import (
@@ -48,12 +49,13 @@ from api.schemas.trials import AttemptAnswer, RungAnswer, SearchEfficiencyAnswer
 
 __all__ = [
     "Answer", "ArtifactAnswer", "AttemptAnswer", "AuditAnswer", "Best", "ByDeviceSeconds", "ByNumber",
-    "CheckPhases", "CheckpointAnswer", "Cost", "CostRange", "DataReportSummary", "DatasetCheckAnswer", "Dimension",
-    "EfficiencyAnswer", "EfficiencySummary", "EventAnswer", "HistoryAnswer", "HoursRange", "ImportanceAnswer",
-    "ImportanceTable", "Instant", "JobAnswer", "JobError", "JsonObject", "KeyAnswer", "MetricsAnswer", "Missing",
-    "NewKeyAnswer", "NewProjectAnswer", "ObjectiveAnswer", "ObjectiveHistory", "Page", "ParallelCoordinatesAnswer",
-    "ParameterImportance", "ParetoAnswer", "ParetoPoint", "Phases", "PlanAnswer", "ProfileAnswer", "Progress",
-    "ProjectAnswer", "Queue", "RungAnswer", "SearchEfficiencyAnswer", "SearchPlan", "SeriesAnswer", "StreamClosed",
-    "StreamEnd", "StreamTokenAnswer", "StreamTokenSpec", "TrialAnswer", "TrialDetail", "Validation", "ValueColumn",
-    "WarmStart", "WorkAnswer", "WorkerAnswer",
+    "CheckPhases", "CheckpointAnswer", "Cost", "CostRange", "DataReportSummary", "DatasetAnswer",
+    "DatasetCheckAnswer", "Dimension", "EfficiencyAnswer", "EfficiencySummary", "EventAnswer", "HistoryAnswer",
+    "HoursRange", "ImportanceAnswer", "ImportanceTable", "Instant", "JobAnswer", "JobError", "JsonObject",
+    "KeyAnswer", "MetricsAnswer", "Missing", "NewKeyAnswer", "NewProjectAnswer", "ObjectiveAnswer",
+    "ObjectiveHistory", "Page", "ParallelCoordinatesAnswer", "ParameterImportance", "ParetoAnswer", "ParetoPoint",
+    "PartAnswer", "Phases", "PlanAnswer", "ProfileAnswer", "Progress", "ProjectAnswer", "Queue", "RungAnswer",
+    "SearchEfficiencyAnswer", "SearchPlan", "SeriesAnswer", "StreamClosed", "StreamEnd", "StreamTokenAnswer",
+    "StreamTokenSpec", "TrialAnswer", "TrialDetail", "Validation", "ValueColumn", "WarmStart", "WorkAnswer",
+    "WorkerAnswer",
 ]  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
+from datetime import timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,16 @@ from typing import Any
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from api.book import keys, lifecycle
+from api.book import datasets, keys, lifecycle
 from api.book.database import Sessions
 from api.book.ids import new_id
-from api.book.models import Artifact, AuditEntry, Checkpoint, Job, Trial
+from api.book.models import Artifact, AuditEntry, Checkpoint, DatasetPart, Job, Trial
 from api.dataset_check import CheckSpec
 from tests.integration.conftest import SPEC
 from tests.integration.searches import ACCURACY, SPACE, Book
 from tests.integration.test_findings import ACCOUNT
 from training_core.spec import JobSpec
+from training_core.uploads import UploadedFile
 from training_core.wire import Reason
 
 Ids = dict[str, str]
@@ -127,6 +129,26 @@ def an_artifact(world: World) -> Ids:
         )  # fmt: skip
         session.add(row)
     return _noted(world, {**ids, "artifact_id": row.id})
+
+
+def an_upload(world: World) -> Ids:
+    """All of whose parts have come."""
+    with world.sessions.begin() as session:
+        row = datasets.begin(session, world.project_id, "pets.zip", "parts", timedelta(hours=1))
+        about = _file(world, f"uploads/{row.id}/parts", "1", b"a part")
+        [sha256] = about["sha256"].values()
+        session.add(DatasetPart(dataset_id=row.id, number=1, size_bytes=6, sha256=sha256, file="1"))
+    return _noted(world, {"dataset_id": row.id}) | {"number": "1"}
+
+
+def a_dataset(world: World) -> Ids:
+    with world.sessions.begin() as session:
+        row = datasets.begin(session, world.project_id, "pets.zip", "parts", timedelta(hours=1))
+        about = _file(world, f"uploads/{row.id}/data", "pets.zip", b"a zip")
+        file = UploadedFile(path="pets.zip", size=5, sha256=about["sha256"]["pets.zip"])
+        _file(world, f"uploads/{row.id}", "files.jsonl", file.model_dump_json().encode() + b"\n")
+        datasets.finish(session, row, [file], None, "pets.zip")
+    return _noted(world, {"dataset_id": row.id})
 
 
 def a_key(world: World) -> Ids:

@@ -47,6 +47,7 @@ def _new_project(world: World) -> dict[str, Any]:
 
 
 _JOB, _SEARCH, _CHECK = "/v1/jobs/{job_id}", "/v1/jobs/{job_id}/trials", "/v1/dataset_checks/{check_id}"
+_DATASET = "/v1/datasets/{dataset_id}"
 _CHECKPOINT, _ARTIFACT = f"{_JOB}/checkpoints/{{checkpoint_id}}", f"{_JOB}/artifacts/{{artifact_id}}"
 
 TABLE: dict[str, Row] = {
@@ -85,6 +86,14 @@ TABLE: dict[str, Row] = {
     f"GET {_SEARCH}/journal": Row("jobs:read", made.a_search),
     f"GET {_SEARCH}/{{number}}": Row("jobs:read", made.a_search),
     f"GET {_SEARCH}/{{number}}/efficiency": Row("jobs:read", made.a_search),
+    "POST /v1/datasets": Row("jobs:write", audit="datasets.create", body={"name": "pets.zip"}),
+    "GET /v1/datasets": Row("jobs:read"),
+    f"GET {_DATASET}": Row("jobs:read", made.a_dataset),
+    f"GET {_DATASET}/files": Row("data:read", made.a_dataset),
+    f"DELETE {_DATASET}": Row("jobs:write", made.a_dataset, audit="datasets.delete"),
+    f"PUT {_DATASET}/parts/{{number}}": Row("jobs:write", made.an_upload, body={"any": "bytes"}),
+    f"GET {_DATASET}/parts": Row("jobs:read", made.an_upload),
+    f"POST {_DATASET}/complete": Row("jobs:write", made.an_upload, audit="datasets.complete"),
     "POST /v1/plans": Row("jobs:read", body=SPEC),
     "POST /v1/dataset_checks": Row("jobs:write", audit="dataset_checks.create", body=CHECK),
     "GET /v1/dataset_checks": Row("jobs:read"),

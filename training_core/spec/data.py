@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
+from training_core import uploads
 from training_core.spec.part import Auto, ColumnName, Fraction, Part, SecretName
 
 DatasetFormat = Literal["class-folders", "manifest", "webdataset", "parquet", "idx"]
@@ -74,7 +75,7 @@ class LabelCheck(Part):
 
 
 class Dataset(Part):
-    """Where the data is: an fsspec URI; credentials by the name of a secret, never by value."""
+    """Where the data is: an fsspec URI or the id of an upload; credentials by the name of a secret, never by value."""
 
     uri: Annotated[str, StringConstraints(min_length=1, max_length=2048)]
     format: DatasetFormat | Auto = "auto"
@@ -94,8 +95,15 @@ class Dataset(Part):
             _, separator, rest = link.partition("://")
             if separator and "@" in rest.split("/", 1)[0]:
                 raise ValueError("credentials do not belong in a URI; name a secret in dataset.credentials instead")
-        if not any("://" in link for link in uri.split("::")):
+        if uploads.upload_of(uri) is None and not any("://" in link for link in uri.split("::")):
             raise ValueError(
-                "a dataset URI starts with its scheme, for example s3://bucket/pets/ or file:///data/pets/"
+                "a dataset URI starts with its scheme, for example s3://bucket/pets/ or file:///data/pets/; "
+                "or it is the id of an upload (dataset_…)"
             )
         return uri
+
+    @model_validator(mode="after")
+    def _reads_an_upload_without_credentials(self) -> Dataset:
+        if self.credentials is not None and uploads.upload_of(self.uri) is not None:
+            raise ValueError("an uploaded dataset is read without credentials; leave dataset.credentials out")
+        return self

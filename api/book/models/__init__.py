@@ -2,6 +2,7 @@
 
 from api.book.models.access import ApiKey, AuditEntry, IdempotencyKey, Project
 from api.book.models.base import Base, JsonObject
+from api.book.models.datasets import Dataset, DatasetPart
 from api.book.models.fleet import Probe, Worker
 from api.book.models.jobs import Attempt, Job, RungValue, Trial
 from api.book.models.queue import QueueLane, QueueLook
@@ -14,6 +15,8 @@ __all__ = [
     "AuditEntry",
     "Base",
     "Checkpoint",
+    "Dataset",
+    "DatasetPart",
     "Event",
     "IdempotencyKey",
     "Job",

@@ -58,8 +58,8 @@ class Job(Base):
     events.
 
     `wished_by` is the key that asked last for a cancel or a pause. `dataset_key` is the digest of the spec's dataset
-    part, by which later plans find what is known of that data. A search has its trials' plans, results and progress in
-    their rows, and in `study` how far it is as a whole.
+    part, by which later plans find what is known of that data; `dataset_id` is the upload that it reads, if it reads
+    one. A search has its trials' plans, results and progress in their rows, and in `study` how far it is as a whole.
     """
 
     __tablename__ = "jobs"
@@ -104,6 +104,7 @@ class Job(Base):
     error: Mapped[JsonObject | None]
     study: Mapped[JsonObject | None]
     dataset_key: Mapped[str | None]
+    dataset_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id"))
 
     __table_args__ = (
         CheckConstraint(_ANY, name="status_known"),
@@ -121,6 +122,7 @@ class Job(Base):
         Index("ix_jobs_lanes", "project_id", text(LANE), desc("priority"), "id", postgresql_where=WAITING),
         Index("ix_jobs_searches", "finished_at", postgresql_where="study IS NOT NULL"),
         Index("ix_jobs_dataset", "project_id", "dataset_key", postgresql_where="dataset_key IS NOT NULL"),
+        Index("ix_jobs_upload", "dataset_id", postgresql_where="dataset_id IS NOT NULL"),
         UniqueConstraint("project_id", "external_id"),
     )
 

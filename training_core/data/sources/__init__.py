@@ -14,10 +14,12 @@ from training_core.data.sources.remote import PACKAGES, RemoteSource, open_files
 from training_core.data.sources.s3 import S3Source
 from training_core.data.sources.source import LARGEST_FILE_BYTES, Entry, Piece, Source
 from training_core.data.sources.tar import TarSource
+from training_core.data.sources.uploaded import container_of, open_upload
 from training_core.data.sources.web import WebSource
 from training_core.data.sources.zip import ZipSource
 from training_core.failure import Failed
 from training_core.rundir import RunSpec
+from training_core.uploads import is_upload
 from training_core.wire import Reason
 
 __all__ = ["LARGEST_FILE_BYTES", "Entry", "Piece", "Source", "failure_of", "open_source", "reading"]
@@ -48,18 +50,29 @@ def open_source(run: RunSpec, scratch: Path) -> Source:
     Raises `Failed` with a reason of the dataset or of its credentials.
     """
     uri = run.spec.dataset.uri
-    credentials = read_credentials(run.credentials_file, run.spec.dataset.credentials)
-    links = [parse(link) for link in uri.split("::")]
-    *containers, (scheme, path) = links
-    if len(links) > MOST_LINKS or any(kind not in CONTAINERS for kind, _ in containers) or scheme in CONTAINERS:
+    *above, last = uri.split("::")
+    containers = [parse(link) for link in above]
+    if len(containers) >= MOST_LINKS or any(kind not in CONTAINERS for kind, _ in containers):
         raise _unsupported(uri)
-    if not containers and (kind := _container_of(path)):
-        containers = [(kind, "")]
     with reading(shown(uri)):
-        source = _open_place(run, scheme, path, credentials)
+        source, kind = _open_last(run, last)
+        if not containers and kind is not None:
+            containers = [(kind, "")]
         for kind, inner in reversed(containers):
             source = _open_container(shown(uri), kind, inner, source, scratch)
     return source
+
+
+def _open_last(run: RunSpec, link: str) -> tuple[Source, str | None]:
+    """The place itself, and the container that it can be nothing but."""
+    if is_upload(link):
+        upload = open_upload(run, link)
+        return upload, container_of(run, upload)
+    scheme, path = parse(link)
+    if scheme in CONTAINERS:
+        raise _unsupported(run.spec.dataset.uri)
+    credentials = read_credentials(run.credentials_file, run.spec.dataset.credentials)
+    return _open_place(run, scheme, path, credentials), _container_of(path)
 
 
 def _container_of(path: str) -> str | None:

@@ -1,0 +1,1 @@
+"""Datasets that clients upload: read as they come, checked, hashed, written into the store; never whole in memory."""
