@@ -8,7 +8,7 @@ PEERS := $(VENV)/.peers
 ENGINE := submit overhead heap planner_regret communication time_to_accuracy checkpoint_stall kill faults oom
 SEARCH := compete cost overhead chaos ten_thousand
 
-.PHONY: demo up down secrets docs test test-long check lint types imports lock benchmark-data benchmark-engine benchmark-search clean help
+.PHONY: demo up down secrets docs test test-long fuzz check lint types imports lock benchmark-data benchmark-engine benchmark-search clean help
 
 help:           ## what there is
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/: .*## /\t/' | expand -t 18
@@ -62,6 +62,9 @@ docs: $(READY)   ## write the pages that are made from code (docs/settings.md)
 
 test-long: $(READY)  ## the tests that are too long for every day
 	$(BIN)/python -m pytest -m long --timeout 1200
+
+fuzz: $(READY)  ## 100,000 requests of schemathesis and of our own to a live API (about half an hour); CASES= and SEED= change that
+	$(BIN)/python -m tests.fuzz --cases $(or $(CASES),100000) --seed $(or $(SEED),1)
 
 lock:           ## resolve pyproject.toml into exact versions with hashes (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --extra api pyproject.toml -o requirements/api.txt

@@ -61,6 +61,12 @@ def _complete(operation: Document, method: str, route: Any, schemas: Document) -
         operation["responses"] |= stream_responses()
         operation["security"] = [{"HTTPBearer": scopes} for one in operation["security"] for scopes in one.values()]
         operation["security"] += [{"StreamToken": []}]
+    headers = {one["name"].lower() for one in operation.get("parameters", ()) if one["in"] == "header"}
+    if "if-none-match" in headers:
+        operation["responses"]["304"] = {"description": "The client has it already"}
+    if "range" in headers:
+        operation["responses"]["206"] = {"description": "The one range that was asked for"}
+        operation["responses"]["416"] = _problem("`range_not_satisfiable`")
     operation["responses"].pop("422", None)
     for status, codes in sorted(_refusals(operation, takes_json=bool(bodies)).items()):
         operation["responses"].setdefault(str(status), _problem(", ".join(f"`{code}`" for code in codes)))

@@ -21,7 +21,7 @@ def entries_of(faults: Sequence[Any], names: Names | None = None) -> list[Entry]
     """One for each wrong place; `names` gives the known fields at a pointer, for the nearest one."""
     nearest = Nearest()
     found: dict[str, Entry] = {}
-    for fault in faults:
+    for fault in map(_of_tag, faults):
         entry = _entry(fault, names or {}, nearest)
         place = f"{entry.get('parameter')}{entry.get('pointer')}"
         if place not in found and len(found) == ENTRIES:
@@ -44,6 +44,17 @@ class Nearest:
             return None
         self._left -= 1
         return next(iter(get_close_matches(given, allowed[:COMPARED], n=1, cutoff=0.6)), None)
+
+
+def _of_tag(fault: Any) -> Any:
+    """A wrong word that says which kind of object this is, as a fault of that very word."""
+    if fault["type"] != "union_tag_invalid":
+        return fault
+    context = fault["ctx"]
+    place = (*fault["loc"], context["discriminator"].strip("'"))
+    message = f"Input should be {context['expected_tags']}"
+    expected = {"expected": context["expected_tags"]}
+    return {"type": "literal_error", "loc": place, "msg": message, "input": context["tag"], "ctx": expected}
 
 
 def _entry(fault: Any, names: Names, nearest: Nearest) -> Entry:

@@ -30,7 +30,10 @@ from training_core.spec import JobSpec
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 
-@router.post("", status_code=202, response_model=schemas.JobAnswer)
+@router.post(
+    "", status_code=202, response_model=schemas.JobAnswer,
+    responses={200: {"model": schemas.Validation, "description": "With `validate_only`"}},
+)  # fmt: skip
 async def submit(
     sessions: SessionsOf, caller: JobsWriter, profiles: ProfilesOf, settings: SettingsOf, store: StoreOf,
     spec: SpecBody, idempotency_key: Key = None, validate_only: bool = False,

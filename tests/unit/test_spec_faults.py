@@ -33,9 +33,11 @@ def faults(change: dict[str, Any]) -> list[dict[str, Any]]:
         ({"compute": {"strategy": "dpp"}}, "/compute/strategy", "ddp"),
         ({"compute": {"compile": "atuo"}}, "/compute/compile", "auto"),
         ({"budget": {"max_costs": "1"}}, "/budget/max_costs", "max_cost"),
+        ({"search": {"space": {"training.epochs": {"type": "integr", "low": 1, "high": 2}}}},
+         "/search/space/training.epochs/type", "int"),
         ({"exports": ["onnx", "onx_int8"]}, "/exports/1", "onnx_int8"),
     ],
-)
+)  # fmt: skip
 def test_a_misspelt_name_is_found_where_it_stands(change: dict[str, Any], pointer: str, suggestion: str) -> None:
     [entry] = faults(change)
     assert (entry["pointer"], entry["did_you_mean"]) == (pointer, suggestion)
