@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Any, get_args, get_origin
+from typing import Any, NamedTuple, get_args, get_origin
 
 from fastapi import Request
 from fastapi.dependencies.models import Dependant
@@ -14,6 +14,7 @@ from fastapi.dependencies.models import Dependant
 from api.errors import invalid_request
 
 Fault = dict[str, Any]
+Kinds = Mapping[str, type | None]
 
 GRAMMAR: dict[type, tuple[re.Pattern[str], str]] = {
     bool: (re.compile(r"true|false"), "true or false"),
@@ -27,53 +28,67 @@ GRAMMAR: dict[type, tuple[re.Pattern[str], str]] = {
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
+class Parameters(NamedTuple):
+    """The type of each parameter of a route by its name; None where any text will do."""
+
+    path: Kinds
+    query: Kinds
+
+    @classmethod
+    def of(cls, dependant: Dependant) -> Parameters:
+        path = {one.alias: _kind(one.field_info.annotation) for one in dependant.path_params}
+        query = {one.alias: _kind(one.field_info.annotation) for one in dependant.query_params}
+        for inner in map(cls.of, dependant.dependencies):
+            path |= inner.path
+            query |= inner.query
+        return cls(path, query)
+
+
 class AddressCheck:
     """A dependency of every route of one application."""
 
     def __init__(self) -> None:
-        self._known: dict[int, dict[str, type | None]] = {}
+        self._known: dict[int, Parameters] = {}
 
     def __call__(self, request: Request) -> None:
         """Raises a 422 that names each parameter that is wrong."""
         route = request.scope["route"]
         known = self._known.get(id(route))
         if known is None:
-            known = self._known[id(route)] = _kinds(route.dependant)
-        if found := [*_faults_of_path(request.path_params), *_faults_of_query(request, known)]:
-            raise invalid_request(found, {"": sorted(known)})
+            known = self._known[id(route)] = Parameters.of(route.dependant)
+        if found := [*_faults_of_path(request.path_params, known.path), *_faults_of_query(request, known.query)]:
+            raise invalid_request(found, {"": sorted(known.query)})
 
 
-def _faults_of_path(given: Mapping[str, Any]) -> Iterator[Fault]:
+def _faults_of_path(given: Mapping[str, Any], known: Kinds) -> Iterator[Fault]:
     for name, value in given.items():
-        if _CONTROL.search(str(value)):
-            yield _fault("path", name, "It holds a control character")
+        if (why := _misfit(str(value), known.get(name))) is not None:
+            yield _fault("path", name, why)
 
 
-def _faults_of_query(request: Request, known: Mapping[str, type | None]) -> Iterator[Fault]:
+def _faults_of_query(request: Request, known: Kinds) -> Iterator[Fault]:
     seen: set[str] = set()
     for name, value in request.query_params.multi_items():
         kind = known.get(name)
         if name not in known:
             yield {"type": "extra_forbidden", "loc": ("query", name), "msg": ""}
-        elif _CONTROL.search(value):
-            yield _fault("query", name, "It holds a control character")
         elif name in seen and kind is not list:
             yield _fault("query", name, "It is given more than once")
-        elif kind in GRAMMAR and not GRAMMAR[kind][0].fullmatch(value):
-            yield _fault("query", name, f"It should be {GRAMMAR[kind][1]}")
+        elif (why := _misfit(value, kind)) is not None:
+            yield _fault("query", name, why)
         seen.add(name)
+
+
+def _misfit(value: str, kind: type | None) -> str | None:
+    if _CONTROL.search(value):
+        return "It holds a control character"
+    if kind in GRAMMAR and not GRAMMAR[kind][0].fullmatch(value):
+        return f"It should be {GRAMMAR[kind][1]}"
+    return None
 
 
 def _fault(source: str, name: str, message: str) -> Fault:
     return {"type": "value_error", "loc": (source, name), "ctx": {"error": message}}
-
-
-def _kinds(dependant: Dependant) -> dict[str, type | None]:
-    """The type of each query parameter by its name; None where any text will do."""
-    own = {field.alias: _kind(field.field_info.annotation) for field in dependant.query_params}
-    for inner in dependant.dependencies:
-        own |= _kinds(inner)
-    return own
 
 
 def _kind(annotation: Any) -> type | None:

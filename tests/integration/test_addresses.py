@@ -44,21 +44,27 @@ def test_what_a_query_does_not_know_is_refused_with_the_nearest(
     assert (entry["parameter"], entry.get("did_you_mean")) == (parameter, meant)
 
 
-@pytest.mark.parametrize(
-    "query",
-    [
-        "limit=true", "limit=5.0", "limit=1_0", "limit=%2B5", "limit=%205", "limit=5&limit=6", "limit=", "name=a%00b",
-        "created_after=5", "created_after=2026-01-01", "created_after=2026-01-01T00:00:00", "after=job_x",
-        "after=%5B" * 3, f"ids={','.join('ab' for _ in range(101))}", "after=chk_%00", "status=",
-    ],
-)  # fmt: skip
-def test_a_value_of_another_type_is_none(client: httpx2.Client, query: str) -> None:
-    assert refused(client, f"/v1/jobs?{query}")[0]["parameter"] == query.partition("=")[0]
+QUERIES = [
+    "limit=true", "limit=5.0", "limit=1_0", "limit=%2B5", "limit=%205", "limit=5&limit=6", "limit=", "name=a%00b",
+    "created_after=5", "created_after=2026-01-01", "created_after=2026-01-01T00:00:00", "after=job_x",
+    "after=%5B" * 3, f"ids={','.join('ab' for _ in range(101))}", "after=chk_%00", "status=",
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("query", ["validate_only=1", "validate_only=yes", "validate_only=True"])
-def test_a_number_is_no_truth(client: httpx2.Client, query: str) -> None:
-    assert client.post(f"/v1/jobs?{query}", json=SPEC).status_code == 422
+def test_a_value_of_another_type_is_none(client: httpx2.Client) -> None:
+    for query in QUERIES:
+        assert refused(client, f"/v1/jobs?{query}")[0]["parameter"] == query.partition("=")[0], query
+
+
+def test_a_number_is_no_truth(client: httpx2.Client) -> None:
+    for query in ("validate_only=1", "validate_only=yes", "validate_only=True"):
+        assert client.post(f"/v1/jobs?{query}", json=SPEC).status_code == 422, query
+
+
+def test_a_number_in_a_path_is_written_plainly(client: httpx2.Client) -> None:
+    job_id = client.post("/v1/jobs", json=SPEC).json()["id"]
+    for number in ("1.0", "1_0", "+1", "01", "true", "%D9%A1", "%201"):
+        assert refused(client, f"/v1/jobs/{job_id}/trials/{number}")[0]["parameter"] == "number", number
 
 
 def test_a_nul_in_a_path_is_a_422_and_a_slash_at_the_end_a_404(client: httpx2.Client) -> None:
@@ -91,20 +97,20 @@ def cursor(text: str) -> str:
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-@pytest.mark.parametrize(
-    "after",
-    [
-        cursor("[" * 1000), cursor('{"n":1,"k":' + "[" * 1000), cursor('{"n":true}'), cursor('{"n":1.0}'),
-        cursor('{"n": 1}'), cursor('{"n":1,"x":2}'), cursor('{"n":1,"k":{}}'), cursor('{"n":1,"k":NaN}'),
-        cursor('{"n":1e999}'), cursor('{"n":1,"k":"\\u0000"}'), cursor('{"n":1}') + "=", cursor('{"n":1}') + "\u00e9",
-        "A" * 3999, cursor('{"k":"\\ud800","n":1}'),
-    ],
-)  # fmt: skip
-def test_a_cursor_that_is_none_of_ours_is_refused(client: httpx2.Client, after: str) -> None:
+CURSORS = [
+    cursor("[" * 1000), cursor('{"n":1,"k":' + "[" * 1000), cursor('{"n":true}'), cursor('{"n":1.0}'),
+    cursor('{"n": 1}'), cursor('{"n":1,"x":2}'), cursor('{"n":1,"k":{}}'), cursor('{"n":1,"k":NaN}'),
+    cursor('{"n":1e999}'), cursor('{"n":1,"k":"\\u0000"}'), cursor('{"n":1}') + "=", cursor('{"n":1}') + "\u00e9",
+    "A" * 3999, cursor('{"k":"\\ud800","n":1}'),
+]  # fmt: skip
+
+
+def test_a_cursor_that_is_none_of_ours_is_refused(client: httpx2.Client) -> None:
     space = {"training.optimizer.learning_rate": {"type": "float", "low": 0.1, "high": 1.0}}
     job = client.post("/v1/jobs", json={**SPEC, "search": {"space": space}}).json()["id"]
-    response = client.get(f"/v1/jobs/{job}/trials", params={"sort": "value", "after": after})
-    assert (response.status_code, response.json()["errors"][0]["parameter"]) == (422, "after")
+    for after in CURSORS:
+        response = client.get(f"/v1/jobs/{job}/trials", params={"sort": "value", "after": after})
+        assert (response.status_code, response.json()["errors"][0]["parameter"]) == (422, "after"), after
 
 
 def test_an_unexpected_error_is_a_problem_with_its_request_id(settings: Settings) -> None:
