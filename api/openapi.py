@@ -55,6 +55,8 @@ def _complete(operation: Document, method: str, route: Any, schemas: Document) -
     if method == "HEAD" and len(route.methods) > 1:
         operation["operationId"] += "_head"
     bodies = list(_bodies(route.dependant))
+    for content in operation.get("requestBody", {}).get("content", {}).values():
+        content.update(_examples(content.get("schema", {})))
     for model in bodies:
         operation["requestBody"] = _request_body(model, schemas)
     if route.response_class is EventSourceResponse:
@@ -83,12 +85,16 @@ def _bodies(dependant: Dependant) -> Iterator[type[BaseModel]]:
 def _request_body(model: type[BaseModel], schemas: Document) -> Document:
     schema = model.model_json_schema(ref_template=REFERENCE)
     schemas.update(schema.pop("$defs", {}))
-    examples, name = schema.get("examples", []), schema.get("title", model.__name__)
+    name = schema.get("title", model.__name__)
     schemas[name] = schema
-    content: Document = {"schema": {"$ref": REFERENCE.format(model=name)}}
-    if examples:
-        content["examples"] = {f"example_{number}": {"value": one} for number, one in enumerate(examples, 1)}
+    content = {"schema": {"$ref": REFERENCE.format(model=name)}, **_examples(schema)}
     return {"required": True, "content": {"application/json": content}}
+
+
+def _examples(schema: Document) -> Document:
+    """Of a body, beside its schema, where tools look for them."""
+    found = {f"example_{number}": {"value": one} for number, one in enumerate(schema.get("examples", ()), 1)}
+    return {"examples": found} if found else {}
 
 
 def _refusals(operation: Document, *, takes_json: bool) -> dict[int, list[errors.Code]]:

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import anyio
 from fastapi.concurrency import run_in_threadpool
-from pydantic import Field, field_validator
+from pydantic import ConfigDict, Field, field_validator
 from sqlalchemy.orm import Session
 from ulid import ULID
 
@@ -30,6 +30,8 @@ NAMED_GAPS = 20
 
 class UploadSpec(SpecPart):
     """An upload in parts: the name of its one file and, if it is known already, what that will be."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "pets.zip", "size_bytes": 400_000_000}]})
 
     name: str = Field(min_length=1, max_length=200, description="of the archive, table or list, such as pets.zip")
     size_bytes: int | None = Field(default=None, ge=1, description="of the whole file")
