@@ -33,7 +33,7 @@ def run(target: Target, examples: int, seed: int, seconds: int) -> Generated:
             f"{target.url}/openapi.json", "--header", f"Authorization: Bearer {target.key}",
             "--phases", "examples,coverage,fuzzing,stateful", "--mode", "all", "--checks", ",".join(CHECKS),
             "--max-examples", str(examples), "--seed", str(seed), "--request-timeout", "10", "--max-time", str(seconds),
-            "--workers", "2", "--continue-on-failure", "--suppress-health-check", "all", "--warnings", "off",
+            "--workers", "1", "--continue-on-failure", "--suppress-health-check", "all", "--warnings", "off",
             "--no-color",
             *(part for one in LEFT_OUT for part in ("--exclude-operation-id", one)),
         ]  # fmt: skip
