@@ -28,11 +28,11 @@ def _about_training(spec: JobSpec) -> list[str]:
 
 
 def _about_stopping(spec: JobSpec) -> list[str]:
-    stopping = spec.training.early_stopping
+    stopping, epochs = spec.training.early_stopping, spec.training.epochs
     if stopping is None:
         return []
     found = []
-    if spec.training.epochs != "auto" and stopping.patience >= spec.training.epochs:
+    if epochs != "auto" and stopping.patience != "auto" and stopping.patience >= epochs:
         found.append("training.early_stopping never acts: its patience is not below training.epochs")
     if stopping.target is not None and not _in_reach(stopping.metric, stopping.target):
         found.append(f"training.early_stopping.target is never reached by {stopping.metric}")

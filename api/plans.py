@@ -211,7 +211,8 @@ def _plan_warnings(spec: JobSpec, plan: Plan | None) -> Iterator[str]:
         return
     yield from plan.compute.warnings
     stopping = spec.training.early_stopping
-    if stopping is not None and spec.training.epochs == "auto" and stopping.patience >= plan.epochs:
+    patience = stopping.patience if stopping is not None else "auto"
+    if patience != "auto" and spec.training.epochs == "auto" and patience >= plan.epochs:
         yield f"training.early_stopping never acts: its patience is not below the {plan.epochs} epochs of the plan"
 
 

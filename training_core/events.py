@@ -214,7 +214,11 @@ class AlertRaised(Report):
 
 
 class Summary(Report):
-    """The end of a complete training: final metrics of the best model and where the seconds went."""
+    """The end of a complete training: final metrics of the best model and where the seconds went.
+
+    `largest_class_share` is the accuracy on the validation images of always naming the largest class there; whether the
+    model is better than that by a standard error stands beside it. None where they are of one class.
+    """
 
     kind: Literal["summary"] = "summary"
     metrics: dict[str, float]
@@ -223,6 +227,8 @@ class Summary(Report):
     seconds: dict[str, float]
     images_seen: int
     images_per_second: float
+    largest_class_share: float | None = None
+    no_better_than_largest_class: bool = False
 
 
 class Finished(Report):

@@ -8,10 +8,12 @@ from contextlib import nullcontext
 import torch
 from torch import nn
 
+from training_core import batch_statistics, largest_class
 from training_core.algorithm.early_stop import decide, reached
 from training_core.checkpoints.sharding import cut_like, is_sharded
 from training_core.data.sample import Indices
 from training_core.events import EarlyStopped, Summary
+from training_core.largest_class import Compared, compare
 from training_core.pace import Pace
 from training_core.reports import all_finite
 from training_core.spec import EarlyStopping, is_better
@@ -42,6 +44,7 @@ def evaluate(training: Training, split: str, some: Indices | None = None) -> dic
 def validate(training: Training, some: Indices | None = None) -> dict[str, float]:
     """Metrics of the weights that are judged, over the validation images or `some` of their rows."""
     with training.clock.phase("evaluate"), training.ema.applied() if training.ema else nullcontext():
+        batch_statistics.take_anew(training)
         return evaluate(training, "validation", some)
 
 
@@ -92,7 +95,7 @@ def finish(training: Training, pace: Pace) -> None:
                 metric=rule.metric,
                 best=best,
                 best_step=state.best_step,
-                patience=rule.patience,
+                patience=training.plan.patience,
                 target=rule.target if reached(best, rule) else None,
             )
         )
@@ -102,6 +105,7 @@ def finish(training: Training, pace: Pace) -> None:
     elif training.best_weights is not None:
         put(training.network, training.best_weights)
     metrics = dict(state.best_metrics if restore_best else state.latest_metrics)
+    compared = compare_with_largest_class(training, metrics.get("validation/accuracy", math.nan))
     if training.feed.images("test") > 0:
         with training.clock.phase("evaluate"):
             tested = evaluate(training, "test")
@@ -115,6 +119,26 @@ def finish(training: Training, pace: Pace) -> None:
             seconds=training.clock.account(),
             images_seen=state.images_seen,
             images_per_second=round(pace.images_per_second_overall(), 2),
+            largest_class_share=compared.share if compared is not None else None,
+            no_better_than_largest_class=compared is not None and not compared.better,
         )
     )
     reports.sync()
+
+
+def compare_with_largest_class(training: Training, accuracy: float) -> Compared | None:
+    """Of the result; an alert where it tells no more than the name of the class that is the largest in validation."""
+    data = training.materials.data
+    compared = compare(data.labels[data.splits["validation"]], accuracy)
+    if compared is not None and not compared.better:
+        name = data.meta.classes[compared.label]
+        training.reports.alert(
+            largest_class.ALERT,
+            compared.words(name),
+            accuracy=None if math.isnan(accuracy) else accuracy,
+            largest_class=name,
+            largest_class_share=compared.share,
+            standard_error=compared.standard_error,
+            images=compared.images,
+        )
+    return compared

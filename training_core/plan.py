@@ -54,6 +54,7 @@ class Plan:
     resizing: Resizing | None
     distillation: Distillation | None
     early_stopping: EarlyStopping | None
+    patience: int
     epochs: int
     steps_per_epoch: int
     log_every: int
@@ -137,6 +138,7 @@ class Plan:
             "training.ema_decay": self.ema_decay,
             "training.gradient_clipping": self.gradient_clipping,
             "training.resizing": self.resizing is not None,
+            "training.early_stopping.patience": self.patience if self.early_stopping is not None else None,
             "training.checkpoint_every_steps": self.checkpoint_every_steps,
         }
         return PlanChosen(
@@ -200,6 +202,7 @@ def choose_plan(spec: JobSpec, data: DataFacts, *, device: str, weights_model: s
         resizing=_resizing(picks, spec, facts),
         distillation=training.distillation,
         early_stopping=training.early_stopping,
+        patience=_patience(picks, training.early_stopping, facts),
         epochs=epochs,
         steps_per_epoch=facts.steps_per_epoch,
         log_every=log_every(facts.total_steps),
@@ -246,6 +249,14 @@ def _resizing(picks: Picks, spec: JobSpec, facts: TrainingFacts) -> Resizing | N
     if spec.training.sampling.buckets == "shape" or spec.model.trainable == "head":
         return None
     return picks("training.resizing", spec.training.resizing, recipe.auto_resizing(facts))
+
+
+def _patience(picks: Picks, rule: EarlyStopping | None, facts: TrainingFacts) -> int:
+    key = "training.early_stopping.patience"
+    if rule is None:
+        picks.reasons[key] = "as requested: nothing stops it early"
+        return 0
+    return picks(key, rule.patience, recipe.auto_patience(facts))
 
 
 def log_every(total_steps: int) -> int:

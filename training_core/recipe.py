@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from training_core.spec import JobSpec, Model, Resizing
@@ -16,6 +17,8 @@ MANY_IMAGES = 100_000
 EMA_FRACTION, LEAST_EMA_STEPS = 0.1, 100
 LEAST_PIXELS_TO_GROW, LEAST_EPOCHS_TO_GROW = 128, 10
 LEAST_IMAGES_TO_REGULARISE, LEAST_EPOCHS_TO_REGULARISE = 20_000, 10
+# Before a training that brings no new best is stopped: evaluations, and the steps that they hold at least.
+PATIENCE, PATIENCE_STEPS = 5, 200
 SMALL_NETWORKS = ("small_cnn", "small_resnet")
 # The range test of the learning rate: never more of the planned steps, and no use with fewer.
 RATE_TEST_FRACTION, LEAST_RATE_TEST_STEPS = 0.03, 40
@@ -196,6 +199,14 @@ def auto_ema_decay(facts: TrainingFacts) -> tuple[float | None, str]:
         return None, f"{facts.total_steps:,} steps are too few to average"
     decay = round(1 - 1 / (EMA_FRACTION * facts.total_steps), 6)
     return decay, "averaged weights, over a tenth of the steps, are ahead of the newest from the first epoch on"
+
+
+def auto_patience(facts: TrainingFacts) -> tuple[int, str]:
+    """In evaluations, of which there is one an epoch."""
+    needed = math.ceil(PATIENCE_STEPS / facts.steps_per_epoch)
+    if needed <= PATIENCE:
+        return PATIENCE, f"{PATIENCE} evaluations, {PATIENCE * facts.steps_per_epoch:,} steps apart"
+    return needed, f"{PATIENCE_STEPS} steps, in epochs of {facts.steps_per_epoch}: too few to judge a network by"
 
 
 def auto_gradient_clipping(facts: TrainingFacts) -> tuple[float | None, str]:

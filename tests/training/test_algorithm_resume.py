@@ -14,20 +14,25 @@ CURVES = ("train/loss", "train/learning_rate", "validation/loss", "validation/ac
 COMMON = {"checkpoint_every_steps": 2, "keep_last_checkpoints": 100, "ema_decay": 0.9}
 
 
-def resumed_equals_whole(tmp_path: Path, images: Path, training: dict[str, Any], from_steps: list[int]) -> Run:
+def resumed_equals_whole(
+    tmp_path: Path, images: Path, training: dict[str, Any], from_steps: list[int], **changes: Any
+) -> Run:
     """Train to the end, then again from some of its checkpoints; returns the whole run."""
     training = {**COMMON, **training}
-    whole = make_run(tmp_path, f"file://{images}", training=training)
+    whole = make_run(tmp_path, f"file://{images}", training=training, **changes)
     assert train_inside(whole) == 0, whole.outcome
     saved = {one.step: one.path for one in whole.of_kind("checkpoint_saved")}
     expected = whole.last_checkpoint()
     for attempt, step in enumerate(from_steps, 2):
-        run = make_run(tmp_path, f"file://{images}", training=training, attempt=attempt, resume_from=saved[step])
+        run = make_run(
+            tmp_path, f"file://{images}", training=training, attempt=attempt, resume_from=saved[step], **changes
+        )
         assert train_inside(run) == 0, run.outcome
         assert run.of_kind("started")[0].resumed_from_step == step
         for name in CURVES:
             assert run.series(name) == whole.series(name), (name, step)
-        for name in ("model.safetensors", "raw.safetensors", "optimizer.safetensors"):
+        raw = ["raw.safetensors"] if training["ema_decay"] is not None else []
+        for name in ("model.safetensors", *raw, "optimizer.safetensors"):
             content = run.file(f"{run.last_checkpoint().path}/{name}").read_bytes()
             assert content == whole.file(f"{expected.path}/{name}").read_bytes(), (name, step)
         assert run.of_kind("summary")[0].metrics == whole.of_kind("summary")[0].metrics
@@ -73,3 +78,11 @@ def test_in_the_middle_of_a_plateau(tmp_path: Path, images: Path) -> None:
     )
     rates = {round(rate, 9) for _, rate in whole.series("train/learning_rate")}
     assert len(rates) > 2, "the rate was lowered more than once"
+
+
+@pytest.mark.parametrize("ema_decay", [0.8, None])
+def test_statistics_that_are_taken_anew_are_taken_alike(tmp_path: Path, images: Path, ema_decay: float | None) -> None:
+    """From a checkpoint at an evaluation, and from one in the middle of an epoch."""
+    training = {"epochs": 5, "ema_decay": ema_decay}
+    whole = resumed_equals_whole(tmp_path, images, training, [6, 8], model="small_resnet")
+    assert len({value for _, value in whole.series("validation/loss")}) == 5

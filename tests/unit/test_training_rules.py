@@ -29,15 +29,15 @@ def test_no_new_best_in_the_last_evaluations(
     values: list[float], patience: int, min_delta: float, stops_at: int | None
 ) -> None:
     rule, stop = EarlyStopping(patience=patience, min_delta=min_delta), EarlyStop()
-    decisions = [stop.observe(value, step, rule) for step, value in enumerate(values)]
+    decisions = [stop.observe(value, step, rule, patience) for step, value in enumerate(values)]
     assert (decisions.index(True) if True in decisions else None) == stops_at
 
 
 def test_accuracy_rises() -> None:
     rule, stop = EarlyStopping(metric="validation/accuracy", patience=1), EarlyStop()
-    assert not stop.observe(0.5, 1, rule)
-    assert not stop.observe(0.6, 2, rule)
-    assert stop.observe(0.6, 3, rule)
+    assert not stop.observe(0.5, 1, rule, 1)
+    assert not stop.observe(0.6, 2, rule, 1)
+    assert stop.observe(0.6, 3, rule, 1)
     assert (stop.best, stop.best_step) == (0.6, 2)
 
 

@@ -24,13 +24,13 @@ class EarlyStop:
     best_step: int = 0
     evaluations_since_best: int = 0
 
-    def observe(self, value: float, step: int, rule: EarlyStopping) -> bool:
-        """Take one evaluation of `rule.metric`; True when the last `rule.patience` of them brought no new best."""
+    def observe(self, value: float, step: int, rule: EarlyStopping, patience: int) -> bool:
+        """Take one evaluation of `rule.metric`; True when the last `patience` of them brought no new best."""
         if is_better(value, self.best, rule.metric, rule.min_delta):
             self.best, self.best_step, self.evaluations_since_best = value, step, 0
         else:
             self.evaluations_since_best += 1
-        return self.evaluations_since_best >= rule.patience
+        return self.evaluations_since_best >= patience
 
 
 def reached(value: float, rule: EarlyStopping) -> bool:
@@ -49,7 +49,7 @@ def decide(stop: EarlyStop, schedule: ScheduleState, value: float, step: int, pl
     rule = plan.early_stopping
     if rule is None:
         return "go_on"
-    no_new_best = stop.observe(value, step, rule)
+    no_new_best = stop.observe(value, step, rule, plan.patience)
     if reached(value, rule):
         return "stop"
     if schedule.cool_down_steps:

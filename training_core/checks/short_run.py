@@ -10,6 +10,7 @@ import torch
 
 from training_core.algorithm.objective import Objective
 from training_core.algorithm.optim import make_optimizer
+from training_core.batch_statistics import take_anew
 from training_core.checkpoints.keeping import Checkpoints
 from training_core.checkpoints.store import open_store
 from training_core.clock import PhaseClock
@@ -102,6 +103,7 @@ def train_and_judge(
 
 
 def judge(training: Training) -> Judged:
+    take_anew(training)
     labels, probabilities = [], []
     training.model.eval()
     with torch.no_grad():

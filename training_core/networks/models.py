@@ -7,6 +7,10 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+# torch's own default, and that of most networks: a memory of ten batches.
+MOMENTUM, LONG_TRAINING_STEPS = 0.1, 10_000
 
 
 def make_model(name: str, *, channels: int, classes: int) -> nn.Module:
@@ -106,4 +110,16 @@ def head(model: nn.Module) -> tuple[str, nn.Linear]:
 
 
 def has_batch_norm(model: nn.Module) -> bool:
-    return any(isinstance(one, nn.modules.batchnorm._BatchNorm) for one in model.modules())
+    return any(isinstance(one, _BatchNorm) for one in model.modules())
+
+
+def norms_of(model: nn.Module) -> list[_BatchNorm]:
+    """Those batch norms that keep running statistics."""
+    return [one for one in model.modules() if isinstance(one, _BatchNorm) and one.track_running_stats]
+
+
+def remember_less(model: nn.Module, total_steps: int) -> None:
+    """Batch norms that average over a hundred batches (torchvision's MobileNets) average over ten, if steps are few."""
+    for norm in norms_of(model):
+        if norm.momentum is not None and norm.momentum < MOMENTUM and total_steps < LONG_TRAINING_STEPS:
+            norm.momentum = MOMENTUM

@@ -52,12 +52,13 @@ class Schedule(Part):
 class EarlyStopping(Part):
     """Stop when the last `patience` evaluations brought no new best by at least `min_delta`, or at `target`.
 
+    `auto` is five evaluations, and more where they hold fewer than 200 steps: an epoch of few images is few steps.
     A schedule that has not decayed yet is not cut off: its decay is brought forward and the training ends with it.
     `restore_best` makes the best model the result, else the last one is.
     """
 
     metric: MetricName = "validation/loss"
-    patience: Annotated[int, Field(ge=1, le=1000)] = 5
+    patience: Annotated[int, Field(ge=1, le=1000)] | Auto = "auto"
     min_delta: Annotated[float, Field(ge=0)] = 0.0
     target: float | None = None
     restore_best: bool = True

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from training_core.networks.models import make_model
+from training_core.networks.models import make_model, remember_less
 from training_core.plan import Plan
 
 METRICS = ("loss", "accuracy")
@@ -16,7 +16,9 @@ def build(plan: Plan) -> nn.Module:
     """The network of the plan, initialised from its seed alone."""
     # As `torch.manual_seed`, which reads source files to note its caller for devices that nothing is made on.
     torch.default_generator.manual_seed(plan.seed)
-    return make_model(plan.model, channels=plan.channels, classes=plan.classes)
+    network = make_model(plan.model, channels=plan.channels, classes=plan.classes)
+    remember_less(network, plan.total_steps)
+    return network
 
 
 def loss_sum(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.0) -> torch.Tensor:
