@@ -2,8 +2,9 @@
 
     python -m benchmarks.engine.few_photographs --seeds 5 [--images FOLDER] [--tree CHECKOUT]
 
-`FOLDER` has a folder of pictures for each class; without one, pictures are drawn: marks of nine kinds in any colour,
-size and place, over grounds of any colour, in uneven light. Half of them are the test part, looked at once a run.
+`FOLDER` has a folder of pictures for each class; without one, pictures are drawn: marks of nine kinds, of much the
+same colour two by two, in any size and place, over grounds of any colour, in uneven light. Half of them are the test part,
+looked at once a run.
 `--tree` is another checkout of the project, whose `auto` is measured in the place of this one.
 """
 
@@ -25,6 +26,9 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 SIDE = 128
+RED, GREEN, BLUE, WHITE, BLACK = (210, 50, 40), (60, 190, 70), (50, 80, 210), (230, 230, 230), (30, 30, 30)
+# Loosely, as things have colours: half of the kinds share theirs with another.
+COLOURS = np.array([RED, RED, GREEN, GREEN, BLUE, BLUE, WHITE, WHITE, BLACK])
 # Of 280 pictures, the largest class 68: as in the photographs that the fault was found on.
 COUNTS = (68, 40, 34, 30, 28, 24, 22, 18, 16)
 
@@ -86,7 +90,7 @@ def picture(kind: int, random: np.random.Generator, side: int = SIDE) -> NDArray
     y = -columns * np.sin(turn) + rows * np.cos(turn)
     size = random.uniform(0.22, 0.4)
     mark = MARKS[kind](x / size, y / size)[..., None]
-    ground, colour = random.uniform(30, 225, 3), random.uniform(0, 255, 3)
+    ground, colour = random.uniform(30, 225, 3), COLOURS[kind] + random.normal(0, 50, 3)
     light = 1 + random.uniform(-0.4, 0.4) * rows[..., None] + random.uniform(-0.4, 0.4) * columns[..., None]
     grain = random.normal(0, random.uniform(4, 18), (side, side, 1))
     return np.clip((ground * (1 - mark) + colour * mark) * light + grain, 0, 255).astype(np.uint8)
