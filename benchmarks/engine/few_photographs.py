@@ -2,8 +2,8 @@
 
     python -m benchmarks.engine.few_photographs --seeds 5 [--images FOLDER] [--tree CHECKOUT]
 
-`FOLDER` has a folder of pictures for each class; without one, pictures are drawn: marks of nine kinds, of much the
-same colour two by two, in any size and place, over grounds of any colour, in uneven light. Half of them are the test part,
+`FOLDER` has a folder of pictures for each class; without one, pictures are drawn: marks of nine kinds, of much the same
+colour two by two, in any size and place, over grounds of any colour, in uneven light. Half of them are the test part,
 looked at once a run.
 `--tree` is another checkout of the project, whose `auto` is measured in the place of this one.
 """
