@@ -45,6 +45,7 @@ from api.routes import (
 from api.settings import Settings
 from api.store import Store
 from api.stream_tokens import Signer, TokenOutOfQuery
+from training_core.redaction import redact_logs
 from training_core.settings import load
 
 VERSION = "0.1.0"
@@ -72,6 +73,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        redact_logs()  # uvicorn has made its handlers by now
         listening = asyncio.create_task(bells.run())
         yield
         listening.cancel()

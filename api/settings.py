@@ -12,6 +12,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from training_core import settings as process_settings
+from training_core.uris.links import ALIASES
 
 # What the training can read at all, each where its fsspec package is installed; `zip` and `tar` are containers.
 KNOWN_SCHEMES = ("file", "s3", "gs", "az", "abfs", "http", "https", "hf", "zip", "tar", "dvc")
@@ -38,7 +39,8 @@ class Settings(BaseSettings):
     )
     profiles_file: Path | None = Field(default=None, description="JSON list of profiles; None takes the built-in ones")
     allowed_schemes: str = Field(
-        default="file,s3,zip,tar", description=f"URI schemes that a dataset may use, out of {', '.join(KNOWN_SCHEMES)}"
+        default="file,s3,zip,tar",
+        description=f"URI schemes that datasets and weights may use, out of {', '.join(KNOWN_SCHEMES)}",
     )
     body_limit_bytes: int = Field(default=1_000_000, ge=1000, description="of a request whose body is JSON")
     key_cache_seconds: float = Field(
@@ -124,7 +126,7 @@ class Settings(BaseSettings):
 
     @cached_property
     def schemes(self) -> frozenset[str]:
-        return frozenset(_split(self.allowed_schemes))
+        return frozenset(ALIASES.get(scheme, scheme) for scheme in _split(self.allowed_schemes))
 
 
 def _split(schemes: str) -> list[str]:

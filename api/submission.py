@@ -25,11 +25,12 @@ from api.profiles import Profiles
 from api.search.load import misfits
 from api.settings import Settings
 from api.store import Store
+from api.uris import scheme_fault, uris_of
 from training_core.failure import Failed
 from training_core.spec import JobSpec
 from training_core.spec.space_values import Fault
 from training_core.together import check_together
-from training_core.uploads import is_upload
+from training_core.uris import UPLOAD, parse
 
 
 def check(spec: JobSpec, profiles: Profiles, settings: Settings) -> None:
@@ -37,7 +38,7 @@ def check(spec: JobSpec, profiles: Profiles, settings: Settings) -> None:
     profile = spec.compute.profile
     if profile != "auto" and profile not in profiles.by_name:
         raise invalid_request([_fault(("compute", "profile"), "profile", profile, list(profiles.by_name))])
-    _check_uri(spec.dataset.uri, settings)
+    _check_schemes(spec, settings)
     try:
         check_together(spec)
     except Failed as problem:
@@ -74,15 +75,18 @@ def check_without_training(spec: CheckSpec, settings: Settings) -> None:
         message = "label_check trains models; it belongs to a job and not to a dataset check"
         fault = {"type": "value_error", "loc": ("body", "dataset", "label_check"), "ctx": {"error": message}}
         raise invalid_request([fault])
-    _check_uri(spec.dataset.uri, settings)
+    _check_schemes(spec, settings)
 
 
-def _check_uri(uri: str, settings: Settings) -> None:
-    *above, last = uri.split("::")
-    for link in above if is_upload(last) else [*above, last]:
-        scheme = link.partition("://")[0] if "://" in link else link
-        if scheme not in settings.schemes:
-            raise invalid_request([_fault(("dataset", "uri"), "URI scheme", scheme, sorted(settings.schemes))])
+def _check_schemes(spec: JobSpec | CheckSpec, settings: Settings) -> None:
+    faults = [
+        scheme_fault(place, link.scheme, settings)
+        for place, uri in uris_of(spec)
+        for link in parse(uri, uploads=True)
+        if link.scheme not in {*settings.schemes, UPLOAD}
+    ]
+    if faults:
+        raise invalid_request(faults)
 
 
 def _fault(place: tuple[str, ...], what: str, given: str, allowed: list[str]) -> dict[str, Any]:

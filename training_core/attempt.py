@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-import traceback
 from typing import Any
 
 import torch
@@ -38,6 +37,7 @@ from training_core.parallel.exchange import distribute
 from training_core.parallel.hosts import agree
 from training_core.plan import Plan, choose_plan
 from training_core.recipe import DataFacts
+from training_core.redaction import print_error
 from training_core.reports import Reports
 from training_core.rundir import EventsFile, Outcome, Prepared, RunDir, RunSpec
 from training_core.stepping.pieces import piece_size
@@ -91,7 +91,7 @@ class Attempt:
             # The rank that is gone knows the cause, or whoever started us will say how it died.
             print(f"rank {self._rank} lost another rank", file=sys.stderr)  # noqa: T201  the log is for this
             return 1
-        traceback.print_exception(error)
+        print_error(error)
         outcome = outcome_of(error, phase=self._phase, step=self._step, rank=self._rank)
         self._run_dir.write_outcome(outcome)
         return 0 if outcome.result == "stopped" else 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import traceback
 
+from training_core.redaction import redact
 from training_core.rundir import Outcome
 from training_core.wire import Reason
 
@@ -26,10 +27,10 @@ class Failed(Exception):
     """
 
     def __init__(self, reason: Reason, message: str, hint: str | None = None, *, field: str | None = None) -> None:
-        super().__init__(message)
+        super().__init__(redact(message))
         self.reason = reason
-        self.message = message
-        self.hint = hint
+        self.message = redact(message)
+        self.hint = None if hint is None else redact(hint)
         self.field = field
 
 
@@ -50,7 +51,7 @@ def outcome_of(error: BaseException, *, phase: str, step: int, rank: int | None)
         reason=reason,
         phase=phase,
         step=step,
-        message=message[:MESSAGE_CHARACTERS],
+        message=redact(message)[:MESSAGE_CHARACTERS],
         hint=hint,
         rank=rank,
     )

@@ -11,7 +11,6 @@ import argparse
 import multiprocessing
 import os
 import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
@@ -23,6 +22,7 @@ from training_core.planning import plan_compute
 from training_core.processes.heap import keep_freed_memory
 from training_core.processes.orders import Stage
 from training_core.processes.process import die_with, end_with_parent, leave, share_cores, yield_to_others
+from training_core.redaction import print_error
 from training_core.rundir import EventsFile, Outcome, RunDir
 from training_core.together import check_together
 
@@ -78,7 +78,7 @@ def prepare(run_dir: RunDir) -> int:
         else:
             run_dir.write_prepared(prepared)
     except Exception as error:  # noqa: BLE001  whatever it is, the run says how it ended
-        traceback.print_exception(error)
+        print_error(error)
         outcome = outcome_of(error, phase="preparing", step=0, rank=None)
         run_dir.write_outcome(outcome)
         return 0 if outcome.result == "stopped" else 1
@@ -112,7 +112,7 @@ def train(run_dir: RunDir) -> int:
     try:
         ranks = plan_compute(run_dir).ranks
     except Exception as error:  # noqa: BLE001  whatever it is, the run says how it ended
-        traceback.print_exception(error)
+        print_error(error)
         run_dir.write_outcome(outcome_of(error, phase="preparing", step=0, rank=None))
         return 1
     if run.spec.compute.start == "torchrun":

@@ -37,7 +37,8 @@ class RunSpec(BaseModel):
 
     `resume_from` and every checkpoint path are relative to `store`. `data_roots` are the only folders that
     `file://` may read; a relative `file://` path starts at the first of them. `allowed_uris` are prefixes of the other
-    URIs that may be read (`s3://pets/`); without any, every bucket may be, and no web address. Prepared data beyond
+    URIs that may be read (`s3://pets/`); without any, every bucket may be, and no web address. `allowed_networks` are
+    networks and hosts beside the public internet that connections may go to. Prepared data beyond
     `cache_bytes` is deleted, least recently used first; 0 stands for half of the disk. `loader` says who makes the
     batches: threads of the rank, one process of threads beside it (with a GPU), or DALI where it is installed.
     `train_seconds` is how long the devices may be held: by then the worker asks for a last checkpoint. `share` is the
@@ -63,6 +64,7 @@ class RunSpec(BaseModel):
     cache_bytes: int = Field(default=0, ge=0)
     data_roots: list[Path] = Field(default_factory=list)
     allowed_uris: list[str] = Field(default_factory=list)
+    allowed_networks: list[str] = Field(default_factory=list)
     credentials_file: Path | None = None
     resume_from: str | None = None
     loader: LoaderKind = "auto"

@@ -10,7 +10,6 @@ import argparse
 import os
 import sys
 import time
-import traceback
 from pathlib import Path
 
 from training_core.failure import outcome_of
@@ -18,6 +17,7 @@ from training_core.launch import prepare_apart
 from training_core.planning import plan_compute
 from training_core.processes.heap import keep_freed_memory
 from training_core.processes.process import RANKS_PARENT_PID, end_with_parent, leave, share_cores
+from training_core.redaction import print_error
 from training_core.rundir import RunDir
 
 LOOK_SECONDS = 0.05
@@ -56,7 +56,7 @@ def plan_for_ranks(run_dir: RunDir, ranks: int) -> int:
     try:
         plan_compute(run_dir, fixed_ranks=ranks)
     except Exception as error:  # noqa: BLE001  whatever it is, the run says how it ended
-        traceback.print_exception(error)
+        print_error(error)
         run_dir.write_outcome(outcome_of(error, phase="preparing", step=0, rank=None))
         return 1
     return 0

@@ -7,6 +7,7 @@ from typing import Any
 
 from celery.signals import worker_shutting_down
 
+from training_core.redaction import redact_logs
 from training_core.settings import load
 from training_core.wire import host_queue
 from worker import production
@@ -25,6 +26,7 @@ SPARE_THREADS = 8
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s %(message)s")
+    redact_logs()
     settings = load(Settings)
     production.check(settings)
     host = Host(settings)

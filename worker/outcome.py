@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from enum import StrEnum
 from pathlib import Path
 
 from training_core.events import Finished
+from training_core.redaction import redact
 from training_core.rundir import Outcome
 from training_core.wire import Reason
 
 EXCERPT_BYTES = 2000
 # Whose cause only the log tells: faults of ours or of the host. Who made a mistake is told so, and shown no traceback.
 NEED_THE_LOG = {Reason.TRAINING_ERROR, Reason.PROCESS_DIED, Reason.STALLED}
-
-_SECRETS = re.compile(
-    r"(?i)(://)[^/\s@]+@|\b(AKIA[0-9A-Z]{12,}|ty_[0-9A-Z]{26}_\S+)"
-    r"|\b((?:aws_)?(?:secret|token|password|passwd|authorization|api_?key|access_?key|key)\w*[\"']?\s*[=:]\s*)\S+"
-)
 
 
 class Cause(StrEnum):
@@ -120,10 +115,6 @@ def excerpt(log: Path) -> str | None:
     except FileNotFoundError:
         return None
     return redact(text).replace("\x00", "") or None
-
-
-def redact(text: str) -> str:
-    return _SECRETS.sub(lambda found: f"{found[1] or found[3] or ''}***{'@' if found[1] else ''}", text)
 
 
 def oom_kills() -> int:

@@ -119,6 +119,7 @@ def write_spec(host: Host, run: Run) -> None:
             cache_bytes=settings.cache_bytes,
             data_roots=settings.data_roots,
             allowed_uris=settings.allowed_uris,
+            allowed_networks=settings.allowed_networks,
             credentials_file=settings.credentials_file,
             resume_from=ticket.resume_from,
             loader=settings.loader,

@@ -12,7 +12,9 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from training_core import settings as process_settings
+from training_core.outgoing import Networks
 from training_core.rundir import LoaderKind
+from training_core.uris.prefixes import check_prefix
 
 
 def _host_name() -> str:
@@ -45,6 +47,11 @@ class Settings(BaseSettings):
         default_factory=list,
         description="prefixes of URIs that datasets may lie at, with commas; without any every bucket, no web address",
     )
+    allowed_networks: Annotated[list[str], NoDecode] = Field(
+        default_factory=list,
+        description="networks and hosts beside the public internet that data and weights may be fetched from, with "
+        "commas: `10.0.0.0/8`, `minio:9000`; the store and the endpoints in the operator's secrets need no entry",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto takes the GPUs if there are any")
     loader: LoaderKind = Field(default="auto", description="who makes batches; see training_core.rundir.RunSpec")
     slots: int = Field(default=0, ge=0, le=64, description="0: one for each GPU, or a single one for all cores")
@@ -62,7 +69,20 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         return [part for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
 
-    @field_validator("allowed_uris", mode="before")
+    @field_validator("allowed_uris")
+    @classmethod
+    def _are_prefixes(cls, prefixes: list[str]) -> list[str]:
+        for prefix in prefixes:
+            check_prefix(prefix)
+        return prefixes
+
+    @field_validator("allowed_networks")
+    @classmethod
+    def _are_networks(cls, entries: list[str]) -> list[str]:
+        Networks.of(entries)
+        return entries
+
+    @field_validator("allowed_uris", "allowed_networks", mode="before")
     @classmethod
     def _split_uris(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value

@@ -65,6 +65,8 @@ def _entry(fault: Any, names: Names, nearest: Nearest) -> Entry:
         entry["allowed"] = list(names.get("/".join(str(part) for part in rest[:-1]), ()))
         if (near := nearest.to(rest[-1], entry["allowed"])) is not None:
             entry["did_you_mean"] = near
+    if (near := getattr(fault.get("ctx", {}).get("error"), "did_you_mean", None)) is not None:
+        entry["did_you_mean"] = near
     if fault["type"] in ("literal_error", "enum"):
         entry["allowed"] = re.findall(r"'([^']*)'", str(fault.get("ctx", {}).get("expected", "")))
         if (near := nearest.to(fault.get("input"), entry["allowed"])) is not None:

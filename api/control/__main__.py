@@ -18,11 +18,13 @@ from api.control.sweeper import Sweeper
 from api.control.tuner import Tuner
 from api.profiles import Profiles
 from api.settings import Settings
+from training_core.redaction import redact_logs
 from training_core.settings import load
 
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s %(message)s")
+    redact_logs()
     settings = load(Settings)
     production.check(settings, with_redis=True)
     stop = threading.Event()

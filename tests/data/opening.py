@@ -18,7 +18,12 @@ from training_core.spec import JobSpec
 def make_run(folder: Path, uri: str, dataset: dict[str, Any] | None = None, **changes: Any) -> RunSpec:
     """A run that may read below `folder`."""
     spec = JobSpec.model_validate({"task": "image-classification", "dataset": {"uri": uri, **(dataset or {})}})
-    defaults = {"store": f"file://{folder}/store", "cache_dir": folder / "cache", "data_roots": [folder]}
+    defaults = {
+        "store": f"file://{folder}/store",
+        "cache_dir": folder / "cache",
+        "data_roots": [folder],
+        "allowed_networks": ["127.0.0.1"],
+    }
     return RunSpec(spec=spec, **{**defaults, **changes})
 
 

@@ -47,7 +47,7 @@ def test_the_nearest_valid_name_is_suggested(
     client: httpx2.Client, change: dict[str, Any], pointer: str, suggestion: str
 ) -> None:
     entry = next(e for e in refused(client, {**SPEC, **change})["errors"] if e["pointer"] == pointer)
-    assert suggestion in (entry.get("did_you_mean"), *entry["allowed"])
+    assert suggestion in (entry.get("did_you_mean"), *entry.get("allowed", ()))
     if pointer != "/compute/profile":
         assert entry["did_you_mean"] == suggestion
 

@@ -124,6 +124,7 @@ def make_run(folder: Path, data: str, *, training: dict[str, Any] | None = None,
         "store": f"file://{folder}/store",
         "cache_dir": folder / "cache",
         "data_roots": [folder],
+        "allowed_networks": ["127.0.0.1"],
         "threads": 1,
     }
     kept = sorted((folder / "store/jobs/first").glob("trial-*/attempt-*/step-*"))

@@ -28,6 +28,7 @@ from training_core.networks.models import make_model
 from training_core.networks.origin import check_fit, check_origin
 from training_core.networks.published import PUBLISHED, Published
 from training_core.networks.transfer import Origin, read_origin, start_from
+from training_core.outgoing import Networks
 from training_core.planning import plan_compute
 from training_core.reports import Reports
 from training_core.rundir import EventsFile, RunSpec
@@ -37,6 +38,7 @@ from training_core.wire import Reason
 
 NETWORK = "mobilenet_v3_small"
 EARLIER = "jobs/earlier/trial-0/attempt-1/step-00000007"
+LOOPBACK = Networks.of(["127.0.0.1"])
 
 
 def make_run(
@@ -53,7 +55,7 @@ def make_run(
     )
     return RunSpec(
         spec=spec, store=f"file://{folder}/store", cache_dir=folder / "cache", data_roots=[folder],
-        references={KEPT: place},
+        references={KEPT: place}, allowed_networks=["127.0.0.1"],
     )  # fmt: skip
 
 
@@ -178,7 +180,7 @@ def test_a_file_in_the_weights_folder_needs_no_network(
     path = published.weights_folder() / PUBLISHED[NETWORK].file_name
     path.parent.mkdir(parents=True)
     path.write_bytes(server.body)
-    assert published.published_file(NETWORK) == path
+    assert published.published_file(NETWORK, LOOPBACK) == path
     assert server.requests == 0
 
 
@@ -203,7 +205,7 @@ def test_weights_that_cannot_be_fetched(
 ) -> None:
     spoil(server)
     with pytest.raises(Failed, match=words) as raised:
-        published.published_file(NETWORK)
+        published.published_file(NETWORK, LOOPBACK)
     assert raised.value.reason is Reason.WEIGHTS_UNAVAILABLE
     for way_out in (str(published.weights_folder()), "model.weights", "model.pretrained"):
         assert way_out in (raised.value.hint or "")
@@ -214,7 +216,7 @@ def test_nobody_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setitem(PUBLISHED, NETWORK, Published("TEST", "http://127.0.0.1:9/x-00000000.pth"))
     with pytest.raises(Failed, match="refused") as raised:
-        published.published_file(NETWORK)
+        published.published_file(NETWORK, LOOPBACK)
     assert raised.value.reason is Reason.WEIGHTS_UNAVAILABLE
 
 
@@ -223,7 +225,7 @@ def test_a_changed_file_in_the_weights_folder_is_not_loaded(published_network: d
     path.parent.mkdir(parents=True)
     path.write_bytes(b"something else")
     with pytest.raises(Failed, match="SHA-256") as raised:
-        published.published_file(NETWORK)
+        published.published_file(NETWORK, LOOPBACK)
     assert raised.value.reason is Reason.WEIGHTS_UNAVAILABLE
 
 

@@ -49,7 +49,7 @@ def test_a_spec_survives_its_stored_form() -> None:
         "pets",
         "s3://key:secret@bucket/x",
         "zip://a::s3://k:s@b/x.zip",
-        "file:///a b",
+        "file:///a\tb",
         "s3://b/\n",
         "file:///x\u0000",
     ],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import traceback
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ from training_core.checkpoints.snapshot import HostMemory, Snapshot
 from training_core.checkpoints.store import Store
 from training_core.checkpoints.writing import Writer
 from training_core.events import CheckpointDeleted, CheckpointSaved, encode
+from training_core.redaction import print_error
 from training_core.reports import Reports
 from training_core.rundir import RunSpec
 from training_core.state import TrainState
@@ -143,7 +143,7 @@ class Checkpoints:
         try:
             self.settle()
         except Exception as problem:  # noqa: BLE001  whatever it is
-            traceback.print_exception(problem)
+            print_error(problem)
         self._thread.shutdown()
 
     def _tell_saved(self, one: _OnItsWay) -> None:

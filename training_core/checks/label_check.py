@@ -7,10 +7,8 @@ report; nothing is removed, and the training that ended is not touched.
 from __future__ import annotations
 
 import math
-import sys
 import tempfile
 import time
-import traceback
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -27,6 +25,7 @@ from training_core.events import DataReported, Progress
 from training_core.failure import StopRequested
 from training_core.networks.learner import Materials, gather
 from training_core.plan import Plan
+from training_core.redaction import print_error
 from training_core.spec import LabelCheck
 from training_core.training import Training
 
@@ -47,7 +46,7 @@ def check_labels(training: Training) -> None:
     except StopRequested:
         training.reports.alert("label_check", "the label check was stopped before its end and has no result")
     except Exception as problem:  # noqa: BLE001  a model that is complete must not be lost to an inspection
-        traceback.print_exception(problem, file=sys.stderr)
+        print_error(problem)
         training.reports.alert("label_check", f"the label check failed: {type(problem).__name__}: {problem}")
     training.reports.sync()
 

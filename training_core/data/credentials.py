@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from training_core.failure import Failed
+from training_core.uris import check_endpoint
 from training_core.wire import Reason
 
 
@@ -23,6 +24,11 @@ class Credentials(BaseModel):
     region: str | None = None
     anonymous: bool = False
     options: dict[str, str] = Field(default_factory=dict, description="for gs and az: arguments of gcsfs and adlfs")
+
+    @field_validator("endpoint_url")
+    @classmethod
+    def _plain_endpoint(cls, url: str | None) -> str | None:
+        return url if url is None else check_endpoint(url).address
 
     def options_for(self, scheme: str) -> dict[str, Any]:
         """Arguments of the fsspec file system of `scheme`."""

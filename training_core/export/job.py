@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import traceback
-
 from training_core.checkpoints.manifest import trial_folder
 from training_core.checkpoints.store import open_store
 from training_core.events import ArtifactSaved
@@ -12,6 +9,7 @@ from training_core.export.card import digest
 from training_core.export.pictures import of_training
 from training_core.export.write import Export, Exporter, read_trained, write
 from training_core.failure import Failed
+from training_core.redaction import print_error
 from training_core.spec import ExportFormat
 from training_core.training import Training
 from training_core.wire import Reason
@@ -72,7 +70,7 @@ def _save(training: Training, export: Export) -> None:
 
 
 def _tell(training: Training, forms: list[ExportFormat], problem: Exception) -> None:
-    traceback.print_exception(problem, file=sys.stderr)
+    print_error(problem)
     words = problem.message if isinstance(problem, Failed) else f"{type(problem).__name__}: {problem}"
     for form in forms:
         training.reports.alert(ALERT, f"no export to {form}: {words.splitlines()[0][:400]}", format=form)

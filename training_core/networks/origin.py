@@ -10,7 +10,9 @@ from training_core.checkpoints.references import gone, place_of
 from training_core.checkpoints.store import open_store
 from training_core.failure import Failed
 from training_core.networks import published
+from training_core.outgoing import Denied, Networks
 from training_core.recipe import model_to_fetch
+from training_core.redaction import shown
 from training_core.rundir import RunSpec
 from training_core.spec import JobSpec, ModelName
 from training_core.spec.part import WAY_OUT
@@ -39,7 +41,7 @@ def check_origin(run: RunSpec) -> None:
     if run.resume_from is not None:
         return  # the weights are in its own checkpoint
     if model.pretrained:
-        published.published_file(model_to_fetch(run.spec, run.device))
+        published.published_file(model_to_fetch(run.spec, run.device), Networks.of(run.allowed_networks))
     elif model.weights is not None and is_uri(model.weights):
         find_file(run, model.weights)
     elif model.weights is not None:
@@ -88,11 +90,13 @@ def find_file(run: RunSpec, uri: str) -> tuple[Source, Entry]:
     except Failed as problem:
         raise weights_failed(problem) from problem
     if entry is None or not entry.path.endswith(".safetensors"):
-        raise Failed(Reason.WEIGHTS_UNAVAILABLE, f"model.weights: {uri} is no safetensors file", UNAVAILABLE_HINT)
+        raise Failed(
+            Reason.WEIGHTS_UNAVAILABLE, f"model.weights: {shown(uri)} is no safetensors file", UNAVAILABLE_HINT
+        )
     if entry.size > LARGEST_FILE_BYTES:
         raise Failed(
             Reason.WEIGHTS_UNAVAILABLE,
-            f"model.weights: {uri} has {entry.size >> 20:,} MiB, more than {LARGEST_FILE_BYTES >> 20:,}",
+            f"model.weights: {shown(uri)} has {entry.size >> 20:,} MiB, more than {LARGEST_FILE_BYTES >> 20:,}",
             UNAVAILABLE_HINT,
         )
     return source, entry
@@ -110,7 +114,8 @@ def read_file(run: RunSpec, uri: str) -> bytes:
 
 def weights_failed(problem: Failed) -> Failed:
     """The words of the sources are about a dataset; here they are about weights."""
-    return Failed(Reason.WEIGHTS_UNAVAILABLE, f"model.weights: {problem.message}", UNAVAILABLE_HINT)
+    hint = problem.hint if isinstance(problem, Denied) else UNAVAILABLE_HINT
+    return Failed(Reason.WEIGHTS_UNAVAILABLE, f"model.weights: {problem.message}", hint)
 
 
 def model_of(about: dict[str, Any]) -> str | None:

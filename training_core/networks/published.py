@@ -7,22 +7,25 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import http.client
 import os
 import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
+
+import urllib3
 
 from training_core.failure import Failed
+from training_core.outgoing import Denied, Networks, pool_manager
+from training_core.uris import check_endpoint
 from training_core.wire import Reason
 
 CONNECT_AND_READ_SECONDS = 30
 LARGEST_FILE_BYTES = 2**30
 CHUNK_BYTES = 2**20
+REDIRECTS, MOST_REDIRECTS = {301, 302, 303, 307, 308}, 3
 
 # Of the ImageNet images the networks were trained on, in units of 0-255.
 MEAN = [0.485 * 255, 0.456 * 255, 0.406 * 255]
@@ -61,8 +64,8 @@ def weights_folder() -> Path:
     return Path(os.environ.get("TORCH_HOME", cache / "torch")).expanduser() / "hub" / "checkpoints"
 
 
-def published_file(name: str) -> Path:
-    """The verified file of the network `name`, fetched now or found.
+def published_file(name: str, networks: Networks) -> Path:
+    """The verified file of the network `name`, found, or fetched now from where `networks` allow.
 
     Raises `Failed(unsupported)` for a network without published weights and `Failed(weights_unavailable)`.
     """
@@ -75,7 +78,7 @@ def published_file(name: str) -> Path:
         )
     path = weights_folder() / published.file_name
     if not path.exists():
-        _fetch(published, path)
+        _fetch(published, path, networks)
     elif not _sha256(path).startswith(published.sha256_prefix):
         raise unavailable(published, f"{path} is not the published file: its SHA-256 is another", path)
     return path
@@ -90,7 +93,7 @@ def unavailable(published: Published, problem: str, path: Path) -> Failed:
     )
 
 
-def _fetch(published: Published, path: Path) -> None:
+def _fetch(published: Published, path: Path, networks: Networks) -> None:
     """Into a file of its own first: whoever looks at `path` finds nothing, or the whole and verified file."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,13 +104,13 @@ def _fetch(published: Published, path: Path) -> None:
         ) from problem
     try:
         with os.fdopen(descriptor, "wb") as file:
-            digest = _download(published.url, file.write)
+            digest = _download(published.url, file.write, networks)
             file.flush()
             os.fsync(file.fileno())
         if not digest.startswith(published.sha256_prefix):
             raise unavailable(published, f"{published.url} answered with something else than the published file", path)
         Path(temporary).replace(path)
-    except (OSError, http.client.HTTPException) as problem:
+    except (OSError, urllib3.exceptions.HTTPError, Denied) as problem:
         if isinstance(problem, OSError) and problem.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise
         raise unavailable(published, f"{published.url} cannot be fetched: {_words(problem)}", path) from problem
@@ -115,12 +118,12 @@ def _fetch(published: Published, path: Path) -> None:
         Path(temporary).unlink(missing_ok=True)
 
 
-def _download(url: str, write: Callable[[bytes], object]) -> str:
+def _download(url: str, write: Callable[[bytes], object], networks: Networks) -> str:
     """Hand the body to `write` in pieces; returns its SHA-256. A body shorter than announced is an error."""
     digest, received = hashlib.sha256(), 0
-    with urllib.request.urlopen(url, timeout=CONNECT_AND_READ_SECONDS) as answer:  # noqa: S310  a URL of the table
+    with closing(_open(url, networks)) as answer:
         announced = answer.headers.get("Content-Length")
-        while chunk := answer.read(CHUNK_BYTES):
+        for chunk in answer.stream(CHUNK_BYTES, decode_content=False):
             received += len(chunk)
             if received > LARGEST_FILE_BYTES:
                 raise OSError(f"it has more than {LARGEST_FILE_BYTES >> 20} MiB")
@@ -131,11 +134,31 @@ def _download(url: str, write: Callable[[bytes], object]) -> str:
     return digest.hexdigest()
 
 
+def _open(url: str, networks: Networks) -> urllib3.BaseHTTPResponse:
+    """The answer, whatever it was moved to; each address is looked at before it is asked."""
+    pool = pool_manager(networks, timeout=urllib3.Timeout(CONNECT_AND_READ_SECONDS), retries=False)
+    for _ in range(MOST_REDIRECTS + 1):
+        answer = pool.request(
+            "GET", check_endpoint(url).address, preload_content=False, redirect=False, enforce_content_length=False
+        )
+        if answer.status == 200:
+            return answer
+        answer.close()
+        if answer.status not in REDIRECTS:
+            raise OSError(f"the server answered {answer.status}")
+        url = urljoin(url, answer.headers.get("Location", ""))
+    raise OSError("the server redirects without end")
+
+
 def _words(problem: Exception) -> str:
-    if isinstance(problem, urllib.error.HTTPError):
-        problem.close()  # it holds the connection
-        return f"the server answered {problem.code}"
-    return str(getattr(problem, "reason", problem)) or type(problem).__name__
+    if isinstance(problem, Denied):
+        return f"{problem.message}; {problem.hint}"
+    cause: BaseException | None = problem
+    while cause is not None:
+        if isinstance(cause, OSError):
+            return cause.strerror or str(cause) or type(cause).__name__
+        cause = cause.__cause__
+    return type(problem).__name__
 
 
 def _sha256(path: Path) -> str:

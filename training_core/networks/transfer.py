@@ -20,7 +20,9 @@ from training_core.failure import Failed
 from training_core.networks import published
 from training_core.networks.models import first_convolution, head, make_model
 from training_core.networks.origin import UNAVAILABLE_HINT, damaged, is_uri, model_of, read_file
+from training_core.outgoing import Networks
 from training_core.recipe import auto_model, model_to_fetch
+from training_core.redaction import shown
 from training_core.rundir import RunSpec
 from training_core.spec.references import WEIGHTS
 from training_core.tensors import Tensors
@@ -61,7 +63,7 @@ def read_origin(run: RunSpec) -> Origin | None:
     """
     model = run.spec.model
     if model.pretrained:
-        return _read_published(model_to_fetch(run.spec, run.device))
+        return _read_published(model_to_fetch(run.spec, run.device), Networks.of(run.allowed_networks))
     if model.weights is None:
         return None
     return _read_file(run, model.weights) if is_uri(model.weights) else _read_checkpoint(run, model.weights)
@@ -83,8 +85,8 @@ def check_fit(run: RunSpec, folder: Path) -> None:
     match(origin, network, meta.classes)
 
 
-def _read_published(name: str) -> Origin:
-    file = published.published_file(name)
+def _read_published(name: str, networks: Networks) -> Origin:
+    file = published.published_file(name, networks)
     version = published.PUBLISHED[name].version
     try:
         # A pickle, of which torch lets tensors through and nothing that runs; and it is the published one by its hash.
@@ -114,11 +116,11 @@ def numbers(preprocessing: dict[str, Any], name: str) -> list[float] | None:
 def _read_file(run: RunSpec, uri: str) -> Origin:
     """A file that comes with no description: the network must be named, and the data's own statistics are taken."""
     try:
-        return Origin(uri, load(read_file(run, uri)))
+        return Origin(shown(uri), load(read_file(run, uri)))
     except SafetensorError as problem:
         raise Failed(
             Reason.CHECKPOINT_INVALID,
-            f"model.weights: {uri} is not a safetensors file: {problem}",
+            f"model.weights: {shown(uri)} is not a safetensors file: {problem}",
             "save the state dict with safetensors.torch.save_file",
         ) from problem
 

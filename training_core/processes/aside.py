@@ -10,10 +10,10 @@ import select
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable
 
 from training_core.processes.process import die_with, threads
+from training_core.redaction import print_error
 
 Say = Callable[[str], None]
 READ_BYTES = 1 << 16
@@ -50,7 +50,7 @@ def _carry_out(work: Callable[[Say], None], writing: int, parent: int) -> int:
     try:
         work(lambda line: _write(writing, f"{line}\n".encode()))
     except BaseException as error:  # noqa: BLE001  this process ends here, whatever it is
-        traceback.print_exception(error)
+        print_error(error)
         sys.stderr.flush()
         return 1
     return 0

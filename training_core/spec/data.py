@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from training_core import uploads
-from training_core.spec.part import Auto, ColumnName, Fraction, Part, SecretName
+from training_core.spec.part import Auto, ColumnName, DatasetUri, Fraction, Part, SecretName
 
 DatasetFormat = Literal["class-folders", "manifest", "webdataset", "parquet", "idx"]
 Action = Literal["remove", "flag", "ignore"]
@@ -77,7 +77,7 @@ class LabelCheck(Part):
 class Dataset(Part):
     """Where the data is: an fsspec URI or the id of an upload; credentials by the name of a secret, never by value."""
 
-    uri: Annotated[str, StringConstraints(min_length=1, max_length=2048)]
+    uri: DatasetUri
     format: DatasetFormat | Auto = "auto"
     columns: Columns = Columns()
     split: Split = Split()
@@ -85,22 +85,6 @@ class Dataset(Part):
     cleaning: Cleaning = Cleaning()
     label_check: LabelCheck | None = None
     packing: Literal["auto", "raw", "jpeg", "original"] = "auto"
-
-    @field_validator("uri")
-    @classmethod
-    def _well_formed(cls, uri: str) -> str:
-        for link in uri.split("::"):
-            if any(character.isspace() or ord(character) < 32 for character in link):
-                raise ValueError("a dataset URI holds no white space or control characters")
-            _, separator, rest = link.partition("://")
-            if separator and "@" in rest.split("/", 1)[0]:
-                raise ValueError("credentials do not belong in a URI; name a secret in dataset.credentials instead")
-        if uploads.upload_of(uri) is None and not any("://" in link for link in uri.split("::")):
-            raise ValueError(
-                "a dataset URI starts with its scheme, for example s3://bucket/pets/ or file:///data/pets/; "
-                "or it is the id of an upload (dataset_…)"
-            )
-        return uri
 
     @model_validator(mode="after")
     def _reads_an_upload_without_credentials(self) -> Dataset:

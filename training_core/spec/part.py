@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
+from training_core.uris import parse
+
 Auto = Literal["auto"]
 
 REFERENCE = r"(ckpt|job)_[0-9A-Z]{26}"
@@ -28,7 +30,17 @@ def _checked_weights(text: str) -> str:
     """A path into the store is neither an id nor a URI."""
     if "://" not in text and not is_reference(text):
         raise ValueError(f"weights are named by {WAY_OUT}, or by the URI of a safetensors file")
-    return text
+    return text if is_reference(text) else _checked_uri(text)
+
+
+def _checked_dataset(uri: str) -> str:
+    parse(uri, uploads=True)
+    return uri
+
+
+def _checked_uri(uri: str) -> str:
+    parse(uri)
+    return uri
 
 
 # Names travel into paths, labels and logs: no slash, no control character, no surprise.
@@ -39,11 +51,12 @@ LabelKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]
 LabelValue = Annotated[str, StringConstraints(max_length=256, pattern=r"^[^\x00-\x1f]*$")]
 ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f]+$")]
 LayerName = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_.]+$")]
+DatasetUri = Annotated[str, StringConstraints(min_length=1, max_length=2048), AfterValidator(_checked_dataset)]
 WeightsPlace = Annotated[
     str,
-    StringConstraints(min_length=1, max_length=2048, pattern=r"^[^\s\x00-\x1f]+$"),
+    StringConstraints(min_length=1, max_length=2048),
     AfterValidator(_checked_weights),
-    Field(json_schema_extra={"pattern": rf"^({REFERENCE}|[^\s\x00-\x1f]*://[^\s\x00-\x1f]*)$"}),
+    Field(json_schema_extra={"pattern": rf"^({REFERENCE}|[^\x00-\x1f]*://[^\x00-\x1f]*)$"}),
 ]
 TeacherId = Annotated[str, AfterValidator(_checked_teacher), Field(json_schema_extra={"pattern": f"^{REFERENCE}$"})]
 JobId = Annotated[str, StringConstraints(pattern=r"^job_[0-9A-Z]{26}$")]

@@ -10,6 +10,7 @@ from typing import cast
 import urllib3
 
 from training_core.data.sources.errors import CutShort, HttpStatus
+from training_core.outgoing import Networks, pool_manager
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 20.0
@@ -30,9 +31,11 @@ class Answer:
 class HttpClient:
     """Safe from many threads. Make it in the process that uses it."""
 
-    def __init__(self, connections: int) -> None:
+    def __init__(self, connections: int, networks: Networks) -> None:
         timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS)
-        self._pool = urllib3.PoolManager(num_pools=8, maxsize=connections, block=False, timeout=timeout, retries=False)
+        self._pool = pool_manager(
+            networks, num_pools=8, maxsize=connections, block=False, timeout=timeout, retries=False
+        )
 
     def request(
         self,
@@ -43,7 +46,7 @@ class HttpClient:
         most: int,
         allowed: Callable[[int], bool] | None = None,
     ) -> Answer:
-        """The whole answer. Raises `HttpStatus` for an error status and `CutShort` for half a body.
+        """The whole answer. Raises `HttpStatus` for an error status, `CutShort` for half a body, and `Denied`.
 
         `most` bounds the body in bytes; more of it is refused, whatever the header said. `allowed` lets further status
         codes through as answers.

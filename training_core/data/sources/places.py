@@ -5,24 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from training_core.failure import Failed
+from training_core.redaction import shown
+from training_core.uris import WEB, Link, Refused, parse_link
+from training_core.uris.prefixes import covers, segments
 from training_core.wire import Reason
-
-WEB = ("http", "https")
-CONTAINERS = ("zip", "tar")
-ALIASES = {"gcs": "gs", "abfs": "az", "abfss": "az", "s3a": "s3"}
-DEFAULT_PORTS = {"http": 80, "https": 443}
-
-
-def parse(link: str) -> tuple[str, str]:
-    """Scheme and path of one link of a URI; a container may stand without `://`."""
-    scheme, separator, path = link.partition("://")
-    if not separator:
-        scheme, path = link, ""
-    scheme = ALIASES.get(scheme.lower(), scheme.lower())
-    return scheme, path.rstrip("*").strip("/") if scheme in CONTAINERS else path
 
 
 def allowed_path(path: str, roots: Sequence[Path]) -> Path:
@@ -34,7 +22,7 @@ def allowed_path(path: str, roots: Sequence[Path]) -> Path:
         raise Failed(
             Reason.DATASET_FORBIDDEN,
             f"file://{path} may not be read: this worker allows no local folders",
-            "the operator can allow some with data_roots",
+            "the operator can allow some with TRAINYARD_DATA_ROOTS on the worker",
         )
     real = Path(os.path.realpath(roots[0] / path))
     if not is_below(str(real), real_roots(roots)):
@@ -59,48 +47,26 @@ def check_allowed(uri: str, allowed: Sequence[str]) -> None:
 
     Without a list every bucket may be read, and no web address: a worker must not become a door to its own network.
     """
-    place = normal(uri)
-    if not allowed and place[0] not in WEB:
+    link = plain(uri)
+    place = segments(link)
+    if not allowed and link.scheme not in WEB:
         return
-    if any(_covers(normal(prefix), place) for prefix in allowed):
+    if any(covers(prefix, place) for prefix in allowed):
         return
     raise Failed(
         Reason.DATASET_FORBIDDEN,
         f"{shown(uri)} may not be read: it is not among the places that this worker allows",
-        "the operator can allow its prefix with allowed_uris",
+        "the operator can allow its prefix with TRAINYARD_ALLOWED_URIS on the worker, and the scheme with "
+        "TRAINYARD_ALLOWED_SCHEMES on the API",
     )
 
 
-def normal(uri: str) -> tuple[str, ...]:
-    """Scheme, host and the segments of the path, as the server will understand them.
-
-    Raises `Failed(dataset_forbidden)` for a path that two readers may take for two places (`..`, an encoded slash).
-    """
-    scheme, rest = parse(uri)
-    if scheme in WEB:
-        parts = urlsplit(f"{scheme}://{rest}")
-        host = f"{(parts.hostname or '').rstrip('.')}:{parts.port or DEFAULT_PORTS[scheme]}"
-        path, clear = unquote(parts.path), "@" not in parts.netloc and "%2f" not in parts.path.lower()
-    else:
-        host, _, path = rest.partition("/")
-        host, clear = host.lower(), True
-    decoded = unquote(unquote(path)).replace("\\", "/")
-    if not clear or not {".", ".."}.isdisjoint(decoded.split("/")):
-        raise Failed(
-            Reason.DATASET_FORBIDDEN, f"{shown(uri)} is not a plain path", "write it without `..` and encoded slashes"
-        )
-    return (scheme, host, *path.strip("/").split("/")) if path.strip("/") else (scheme, host)
-
-
-def _covers(prefix: tuple[str, ...], place: tuple[str, ...]) -> bool:
-    if prefix[1] == "":  # `s3://` alone allows the whole scheme
-        return place[0] == prefix[0]
-    return place[: len(prefix)] == prefix
-
-
-def shown(uri: str) -> str:
-    """The URI without its query, which may hold a signature."""
-    return uri.partition("?")[0]
+def plain(uri: str) -> Link:
+    """One place without archives. Raises `Failed(dataset_forbidden)` for what is none, or two to two readers."""
+    try:
+        return parse_link(uri)
+    except Refused as refused:
+        raise Failed(Reason.DATASET_FORBIDDEN, f"{shown(uri)} is not a plain address: {refused}") from None
 
 
 def check_name(name: str, where: str) -> str:

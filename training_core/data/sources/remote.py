@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
@@ -24,10 +25,39 @@ from training_core.data.sources.source import (
     stamp_of,
 )
 from training_core.failure import Failed
+from training_core.outgoing import Networks, check_host
+from training_core.uris import Refused, check_endpoint
+from training_core.uris.links import DEFAULT_PORTS
 from training_core.wire import Reason
 
 PACKAGES = {"gs": "gcsfs", "az": "adlfs", "hf": "huggingface_hub", "dvc": "dvc"}
 STAMPS = ("etag", "ETag", "md5", "md5Hash", "content_md5", "blob_id", "oid", "mtime", "last_modified", "updated")
+
+
+def check_hosts(scheme: str, options: dict[str, Any], networks: Networks) -> None:
+    """These clients open their connections themselves: all that can be done is to look where their host lies now.
+
+    Raises `Denied`, and `Failed(unsupported)` for an endpoint that is none.
+    """
+    try:
+        link = check_endpoint(endpoint_of(scheme, options))
+    except Refused as refused:
+        raise Failed(Reason.UNSUPPORTED, f"the endpoint in the secret for {scheme}:// is none: {refused}") from None
+    check_host(link.host, link.port or DEFAULT_PORTS[link.scheme], networks)
+
+
+def endpoint_of(scheme: str, options: dict[str, Any]) -> str:
+    """Where the client of a scheme will go, as it reads its own options."""
+    if scheme == "gs":
+        return str(options.get("endpoint_url") or "https://storage.googleapis.com")
+    if scheme == "hf":
+        return str(options.get("endpoint") or os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
+    parts = dict(part.split("=", 1) for part in str(options.get("connection_string", "")).split(";") if "=" in part)
+    if "BlobEndpoint" in parts:
+        return parts["BlobEndpoint"]
+    account = options.get("account_name") or parts.get("AccountName") or "anonymous"
+    suffix = parts.get("EndpointSuffix", "core.windows.net")
+    return f"https://{options.get('account_host') or f'{account}.blob.{suffix}'}"
 
 
 def open_filesystem(scheme: str, options: dict[str, Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 from urllib.parse import quote, unquote
@@ -16,20 +17,33 @@ from training_core.data.sources.ranges import open_ranges
 from training_core.data.sources.retry import retried
 from training_core.data.sources.sign import query_string, signed_headers
 from training_core.data.sources.source import CHANGED, VANISHED, Entry, Piece, Source, stamp_of
+from training_core.failure import Failed
+from training_core.outgoing import Networks
+from training_core.wire import Reason
 
 PAGE_BYTES = 16 * 2**20
+REGION = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 REGION_ELSEWHERE = {301, 307, 400}
 
 
 class S3Source:
     """`only` the one object of that name below the prefix, when the URI names an object."""
 
-    def __init__(self, uri: str, bucket: str, prefix: str, credentials: Credentials, only: str | None = None) -> None:
+    def __init__(
+        self,
+        uri: str,
+        bucket: str,
+        prefix: str,
+        credentials: Credentials,
+        *,
+        networks: Networks,
+        only: str | None = None,
+    ) -> None:
         self.uri, self._bucket, self._only = uri, bucket, only
         self._prefix = prefix.strip("/") + "/" if prefix.strip("/") else ""
-        self._credentials = credentials
-        self._region = credentials.region or "us-east-1"
-        self._http = HttpClient(REQUESTS)
+        self._credentials, self._networks = credentials, networks
+        self._region = checked_region(credentials.region or "us-east-1")
+        self._http = HttpClient(REQUESTS, networks)
 
     def entries(self) -> Iterator[Entry]:
         """A page of a thousand keys at a time, in the order of the bucket: sorted by bytes."""
@@ -58,7 +72,7 @@ class S3Source:
     def beside(self) -> Source | None:
         if self._only is None:
             return None
-        return S3Source(self.uri, self._bucket, self._prefix, self._credentials)
+        return S3Source(self.uri, self._bucket, self._prefix, self._credentials, networks=self._networks)
 
     def identity(self) -> str | None:
         return None
@@ -109,7 +123,7 @@ class S3Source:
         answer = self._send_once(method, path, headers, most)
         region = answer.headers.get("x-amz-bucket-region")
         if answer.status in REGION_ELSEWHERE and region and region != self._region:
-            self._region = region
+            self._region = checked_region(region)
             answer = self._send_once(method, path, headers, most)
         if answer.status >= 300:
             raise HttpStatus(answer.status)
@@ -132,6 +146,13 @@ class S3Source:
         if "." in self._bucket:  # no certificate covers dots in a host name
             return f"https://s3.{region}.amazonaws.com/{self._bucket}"
         return f"https://{self._bucket}.s3.{region}.amazonaws.com"
+
+
+def checked_region(region: str) -> str:
+    """It becomes part of a host's name. Raises `Failed` for anything that no region is called."""
+    if not REGION.fullmatch(region):
+        raise Failed(Reason.DATASET_UNREACHABLE, "the region of the bucket is none", "correct the region of the secret")
+    return region
 
 
 def read_page(body: bytes) -> tuple[list[tuple[str, int, str]], str | None]:

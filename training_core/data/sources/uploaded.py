@@ -23,6 +23,7 @@ from training_core.data.sources.s3 import S3Source
 from training_core.data.sources.source import CHANGED, Entry, Piece, Source, stamp_of
 from training_core.data.sources.tar import TarSource
 from training_core.failure import Failed
+from training_core.outgoing.networks import EVERYWHERE
 from training_core.rundir import RunSpec
 from training_core.uploads import DATA, LISTING, UploadedFile, split_place
 from training_core.wire import Reason
@@ -115,12 +116,12 @@ def _known(dataset_id: str, file: BinaryIO) -> dict[str, UploadedFile]:
 
 
 def _open(run: RunSpec, uri: str, folder: str, only: str | None) -> Source:
-    """A folder of the store, and never what a link in it leads to."""
+    """A folder of the store, wherever the operator keeps it, and never what a link in it leads to."""
     scheme, separator, place = run.store.partition("://")
     if scheme == "s3":
         bucket, _, prefix = place.strip("/").partition("/")
         credentials = read_all(run.credentials_file).get(STORE_CREDENTIALS, Credentials(anonymous=True))
-        return S3Source(uri, bucket, f"{prefix}/{folder}".strip("/"), credentials, only)
+        return S3Source(uri, bucket, f"{prefix}/{folder}".strip("/"), credentials, networks=EVERYWHERE, only=only)
     root = Path(place if separator else scheme) / folder
     return FolderSource(uri, root, [root], only)
 

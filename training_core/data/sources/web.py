@@ -12,10 +12,13 @@ from training_core.data.samples import Unreadable
 from training_core.data.sources.ahead import REQUESTS, Request, read_ahead
 from training_core.data.sources.errors import HttpStatus, is_missing, reading
 from training_core.data.sources.http import Answer, HttpClient, TooLong
-from training_core.data.sources.places import check_allowed, shown
+from training_core.data.sources.places import check_allowed, plain
 from training_core.data.sources.ranges import open_ranges
 from training_core.data.sources.retry import retried
 from training_core.data.sources.source import CHANGED, VANISHED, Entry, Piece, Source, stamp_of
+from training_core.outgoing import Networks
+from training_core.redaction import shown
+from training_core.uris import Link
 
 REDIRECTS = {301, 302, 303, 307, 308}
 NO_HEAD = {403, 405, 501}  # a signed address is good for GET alone
@@ -26,12 +29,13 @@ ASKED_TOGETHER = 1024
 class WebSource:
     """Web servers do not list: the files are the one that the URI names, and those that a manifest names."""
 
-    def __init__(self, uri: str, address: str, allowed: Sequence[str]) -> None:
-        address, _, query = address.partition("?")
-        folder, _, name = address.rpartition("/")
-        self.uri, self._folder, self._name, self._allowed = shown(uri), folder + "/", name, allowed
-        self._query = f"?{query}" if query else ""
-        self._http = HttpClient(REQUESTS)
+    def __init__(self, place: Link, allowed: Sequence[str], networks: Networks, token: str | None = None) -> None:
+        """`token` goes to the place's own host alone, and never in the clear."""
+        self.uri, self._origin, self._token = shown(place.address), origin_of(place), token
+        folder, _, self._name = place.address.rpartition("/") if place.path else (place.address, "/", "")
+        self._folder, self._allowed = folder + "/", allowed
+        self._query = f"?{place.query}" if place.query else ""
+        self._http = HttpClient(REQUESTS, networks)
 
     def entries(self) -> Iterator[Entry]:
         with reading(self.uri):
@@ -101,12 +105,25 @@ class WebSource:
         for _ in range(MOST_REDIRECTS + 1):
             check_allowed(address, self._allowed)
             answer = self._http.request(
-                method, address, headers, most=max(most, 2**16), allowed=lambda status: status in REDIRECTS
+                method,
+                address,
+                headers | self._authorization(address),
+                most=max(most, 2**16),
+                allowed=lambda status: status in REDIRECTS,
             )
             if answer.status not in REDIRECTS:
                 return answer
             address = urljoin(address, answer.headers.get("Location", ""))
         raise HttpStatus(answer.status)
+
+    def _authorization(self, address: str) -> dict[str, str]:
+        if self._token is None or origin_of(plain(address)) != self._origin or self._origin[0] != "https":
+            return {}
+        return {"Authorization": f"Bearer {self._token}"}
+
+
+def origin_of(link: Link) -> tuple[str, str, int | None]:
+    return link.scheme, link.host, link.port
 
 
 def _stamp(answer: Answer) -> int:
