@@ -26,7 +26,7 @@ def body_with(one: Hostile) -> dict[str, Any]:
         return {**body, "dataset": {"uri": one.uri}}
     if one.field == "model.weights":
         return {**body, "model": {"name": "small_cnn", "weights": one.uri}}
-    choices = ["https://example.org/model.safetensors", one.uri]
+    choices = ["s3://example/model.safetensors", one.uri]
     space = {"model.weights": {"type": "categorical", "choices": choices}}
     return {**body, "model": {"name": "small_cnn"}, "search": {"space": space, "trials": 2}}
 
