@@ -54,6 +54,18 @@ INSERT INTO trials (job_id, number, status, reason, attempt, losses, finished_at
 INSERT INTO rung_values (job_id, trial, rung, attempt, fraction, step, images, "values")
   VALUES ('job_00000002', 2, 0, 1, 0.25, 25, 512, '{"validation/accuracy": 0.5}');
 """
+OLD_KEYS = """
+INSERT INTO projects (id, name) VALUES ('prj_1', 'default');
+INSERT INTO api_keys (id, project_id, name, secret_sha256) VALUES ('key_1', 'prj_1', 'ci', '');
+"""
+NEW_KEYS = """
+INSERT INTO api_keys (id, project_id, name, secret_sha256, scopes, expires_at, revoked_at)
+  VALUES ('key_2', 'prj_1', 'read', '', '{jobs:read}', NULL, NULL),
+         ('key_3', 'prj_1', 'soon', '', '{admin}', now(), NULL),
+         ('key_4', 'prj_1', 'ci', '', '{admin}', NULL, now());
+INSERT INTO audit_log (id, project_id, key_id, action, object_id, details)
+  VALUES ('aud_1', 'prj_1', 'key_4', 'api_keys.create', 'key_4', '{}');
+"""
 CHECK = """
 INSERT INTO jobs (id, project_id, work, spec, spec_version, priority, labels, client_metadata, status, reason, version,
                   last_event_seq)
@@ -135,6 +147,25 @@ def test_going_back_takes_the_checks_along_and_leaves_the_jobs(empty_database_ur
         alembic(empty_database_url, "downgrade", "0001")
         assert one(connection, "SELECT count(*), min(id) FROM jobs") == (2000, "job_00000001")
         assert one(connection, "SELECT count(*) FROM events") == (0,)
+
+
+def test_keys_of_before_are_administrators_and_going_back_leaves_those_alone(empty_database_url: str) -> None:
+    """The older code takes no notice of scopes or an expiry, so that a key that has them must not reach it."""
+    alembic(empty_database_url, "upgrade", "0004")
+    with psycopg.connect(empty_database_url.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute(OLD_KEYS)
+        alembic(empty_database_url, "upgrade", "head")
+        assert connection.execute("SELECT id, scopes FROM api_keys").fetchall() == [("key_1", ["admin"])]
+        connection.execute(NEW_KEYS)
+        for wrong in (
+            "UPDATE api_keys SET scopes = '{everything}'",
+            "UPDATE api_keys SET scopes = '{}'",
+            "UPDATE api_keys SET replaced_by = id WHERE id = 'key_1'",  # it would never end
+        ):
+            with pytest.raises(CheckViolation):
+                connection.execute(wrong)
+        alembic(empty_database_url, "downgrade", "0004")
+        assert connection.execute("SELECT id FROM api_keys").fetchall() == [("key_1",)]
 
 
 def test_going_back_puts_what_is_paused_into_the_queue_again(empty_database_url: str) -> None:
