@@ -1,4 +1,4 @@
-"""The HTTP application: `uvicorn --factory api.app:create_app`. It talks to PostgreSQL and the store alone."""
+"""The HTTP application; `python -m api` serves it. It talks to PostgreSQL and the store alone."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from starlette.middleware.cors import CORSMiddleware
 
 from api import errors, openapi, production
 from api.addresses import AddressCheck
+from api.admission.overload import Overload
+from api.admission.rates import RateLimits
 from api.bells import Bells
 from api.bodies.reader import BodyReader
 from api.book.database import make_engine, make_sessions
@@ -102,7 +104,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     ):  # fmt: skip
         app.include_router(part.router)
     app.mount("/docs", StaticFiles(directory=PAGES / "docs", html=True), name="docs")
+    app.add_middleware(Overload, places=settings.places, patience_seconds=settings.patience_seconds)
     app.add_middleware(BodyLimit, limit_bytes=settings.body_limit_bytes, receive_seconds=settings.receive_seconds)
+    app.add_middleware(RateLimits, settings=settings)
     app.add_middleware(Faults)
     app.add_middleware(Gzip)
     app.add_middleware(PublicUrl, public_url=settings.public_url)

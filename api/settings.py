@@ -72,6 +72,36 @@ class Settings(BaseSettings):
     upload_expiry_hours: float = Field(
         default=24.0, gt=0, description="an upload in parts to which nothing came for so long is deleted"
     )
+    host: str = Field(default="127.0.0.1", description="address that `python -m api` listens at")
+    port: int = Field(default=8000, ge=0, le=65535, description="port that `python -m api` listens at")
+    header_seconds: float = Field(
+        default=10.0, gt=0, description="the headers of a request must have arrived within this time"
+    )
+    keep_alive_seconds: int = Field(default=15, ge=0, description="a connection without a request is closed after it")
+    connections: int = Field(
+        default=2000,
+        ge=1,
+        description="at a time; one more takes the place of the one that has asked for nothing longest",
+    )
+    drain_seconds: int = Field(default=10, ge=0, description="for open requests to end after SIGTERM")
+    places: int = Field(
+        default=10, ge=1, description="requests that each process works on at a time; the others wait for a place"
+    )
+    patience_seconds: float = Field(
+        default=0.5, ge=0, description="a request that got no place within it is answered with 503 and Retry-After"
+    )
+    rate_requests: int = Field(default=1000, ge=0, description="of a key within RATE_SECONDS; 0: no limit")
+    rate_seconds: float = Field(default=10.0, gt=0, description="window of RATE_REQUESTS")
+    rate_guesses: int = Field(
+        default=30,
+        ge=0,
+        description="without a valid key, of an address within RATE_GUESSES_SECONDS; 0: no limit",
+    )
+    rate_guesses_seconds: float = Field(default=60.0, gt=0, description="window of RATE_GUESSES")
+    open_waits: int = Field(default=200, ge=0, description="with `?wait=`, that a key may have open; 0: no limit")
+    open_streams: int = Field(default=200, ge=0, description="streams that a key may have open; 0: no limit")
+    open_downloads: int = Field(default=32, ge=0, description="downloads that a key may have open; 0: no limit")
+    open_uploads: int = Field(default=16, ge=0, description="uploads that a key may have open; 0: no limit")
     wait_limit_seconds: float = Field(default=60.0, ge=0, description="the longest that `?wait=` holds an answer")
     pool_size: int = Field(default=10, ge=1, description="connections to PostgreSQL of each process")
     worker_suspected_seconds: float = Field(

@@ -46,8 +46,7 @@ class Stack:
         self.say("Services: api, control and one worker")
         common = {"TRAINYARD_STORE": self.store.as_uri()}
         port = self.url.rsplit(":", 1)[1]
-        serve = ["-m", "uvicorn", "--factory", "api.app:create_app", "--host", "127.0.0.1", "--port", port]
-        self._start("api", serve, {**book, **common, "TRAINYARD_PORT": port, "TRAINYARD_PUBLIC_URL": self.url})
+        self._start("api", ["-m", "api"], {**book, **common, "TRAINYARD_PORT": port, "TRAINYARD_PUBLIC_URL": self.url})
         self._start("control", ["-m", "api.control"], {**book, **common, "TRAINYARD_REDIS_URL": redis_url})
         self._start("worker", ["-m", "worker"], {**common, **self._worker_settings(), "TRAINYARD_REDIS_URL": redis_url})
         self._wait_until_ready(book)

@@ -18,6 +18,7 @@ WORKERS_HASH = "trainyard:workers"  # worker name -> Heartbeat
 WISHES_HASH = "trainyard:wishes"  # attempt id -> Wish
 
 HEARTBEAT_SECONDS = 1.0
+NAME_LEASE_SECONDS = 5.0  # a worker that was not heard for so long may be followed by another one of its name
 
 
 class Wish(StrEnum):
@@ -129,6 +130,11 @@ class Heartbeat(Message):
     draining: bool
     attempts: list[str]
     version: str
+
+
+def name_key(worker: str) -> str:
+    """Holds who lives under this name, with a lease."""
+    return f"trainyard:name:{worker}"
 
 
 def host_queue(worker: str) -> str:

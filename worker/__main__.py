@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import Any
 
 from celery.signals import worker_shutting_down
+from redis.exceptions import RedisError
 
 from training_core.redaction import redact_logs
 from training_core.settings import load
@@ -14,9 +16,12 @@ from worker import production
 from worker.app import make_app
 from worker.heartbeat import Heart
 from worker.host import Host
+from worker.name import Name, NameTaken
 from worker.settings import Settings
 
 DRAIN_SECONDS = 10.0
+
+log = logging.getLogger("trainyard.worker")
 
 # A thread watches one attempt, and is made when it is needed. A slot takes 20 small trials; more wait or prepare beside
 # them, and checks of data hold no slot at all.
@@ -31,6 +36,7 @@ def main() -> None:
     production.check(settings)
     host = Host(settings)
     heart = Heart(host)
+    take_name(heart.name)
 
     def drain(**_: Any) -> None:
         host.drain()
@@ -53,11 +59,25 @@ def main() -> None:
         host.launcher.start()
     worker.start()
     if not host.journal.stop(DRAIN_SECONDS):
-        logging.getLogger("trainyard.worker").warning("some reports stay in their files until the next start")
+        log.warning("some reports stay in their files until the next start")
     heart.stop()
     if host.launcher is not None:
         host.launcher.stop()
+    if heart.replaced_by is not None:
+        raise SystemExit(f"The name of this worker was taken while it was frozen, by one on {heart.replaced_by.host}")
     raise SystemExit(worker.exitcode)
+
+
+def take_name(name: Name) -> None:
+    """Ends the process with one line where another worker lives under it; waits for a Redis that does not answer."""
+    while True:
+        try:
+            return name.take()
+        except NameTaken as taken:
+            raise SystemExit(str(taken)) from None
+        except RedisError as error:
+            log.warning("Redis: %s; the worker starts when it answers", type(error).__name__)
+            time.sleep(1)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import socket
 import threading
 import time
@@ -11,8 +13,9 @@ from typing import cast
 from redis.exceptions import RedisError
 
 from training_core.planner.facts import memory_bytes
-from training_core.wire import HEARTBEAT_SECONDS, WISHES_HASH, WORKERS_HASH, Heartbeat, Wish
+from training_core.wire import HEARTBEAT_SECONDS, WISHES_HASH, Heartbeat, Wish
 from worker.host import Host
+from worker.name import Holder, Name
 from worker.outcome import Cause
 from worker.slots import allowed_cores
 
@@ -33,6 +36,8 @@ class Heart:
 
     def __init__(self, host: Host) -> None:
         self._host, self._redis = host, host.redis
+        self.name = Name(host.redis, host.settings.worker_name, host.incarnation)
+        self.replaced_by: Holder | None = None
         self._beat = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
@@ -45,13 +50,13 @@ class Heart:
         self._stop.set()
         self._thread.join()
         try:
-            self._forget()
+            self.name.leave()
         except RedisError as error:
             log.warning("Redis: %s; the book will notice the silence", type(error).__name__)
 
     def _run(self) -> None:
         beat_at = time.monotonic()
-        while not self._stop.wait(LISTEN_SECONDS if self._beat else 0):
+        while not self._stop.wait(LISTEN_SECONDS if self._beat else 0) and self.replaced_by is None:
             try:
                 if time.monotonic() >= beat_at:
                     beat_at = time.monotonic() + HEARTBEAT_SECONDS
@@ -62,10 +67,20 @@ class Heart:
                 self._stop.wait(HEARTBEAT_SECONDS)
 
     def beat(self) -> None:
-        """One sign of life."""
+        """One sign of life; none once another worker has our name, as happens to one that was frozen for long."""
         self._beat += 1
         attempts = [run.ticket.attempt_id for run in self._host.current()]
-        self._redis.hset(WORKERS_HASH, self._host.settings.worker_name, self._message(attempts))
+        holder = self.name.keep(self._message(attempts))
+        if holder is not None:
+            self._give_way(holder)
+
+    def _give_way(self, holder: Holder) -> None:
+        """The book has given our attempts to others: they are dropped where they stand, and this process ends."""
+        self.replaced_by = holder
+        log.error("worker %s lives on %s now; this process ends", self.name.name, holder.host)
+        for run in self._host.current():
+            run.stop(Cause.ABANDONED)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def listen(self) -> None:
         """One look at the wishes: more often than the heart beats, since somebody waits for what he wished."""
@@ -96,9 +111,3 @@ class Heart:
             attempts=attempts,
             version=VERSION,
         ).model_dump_json()
-
-    def _forget(self) -> None:
-        name = self._host.settings.worker_name
-        value = self._redis.hget(WORKERS_HASH, name)
-        if value is not None and Heartbeat.model_validate_json(value).incarnation == self._host.incarnation:
-            self._redis.hdel(WORKERS_HASH, name)

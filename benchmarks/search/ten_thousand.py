@@ -146,9 +146,11 @@ def add_search(session: Session, name: str, trials: int, every: int) -> str:
 def api(url: str, state: Path) -> Iterator[tuple[str, int]]:
     """A uvicorn of its own: where it answers, and its process."""
     port = free_port()
-    environment = {**os.environ, "TRAINYARD_DATABASE_URL": url, "TRAINYARD_STORE": state.as_uri()}
-    command = [sys.executable, "-m", "uvicorn", "--factory", "api.app:create_app", "--port", str(port)]
-    server = subprocess.Popen([*command, "--log-level", "warning"], cwd=ROOT, env=environment)
+    environment = {
+        **os.environ, "TRAINYARD_DATABASE_URL": url, "TRAINYARD_STORE": state.as_uri(), "TRAINYARD_PORT": str(port),
+        "TRAINYARD_RATE_REQUESTS": "0",
+    }  # fmt: skip
+    server = subprocess.Popen([sys.executable, "-m", "api"], cwd=ROOT, env=environment)
     try:
         for _ in range(600):
             try:

@@ -14,7 +14,6 @@ from typing import Any
 import httpx2
 import pytest
 import redis
-import uvicorn
 from sqlalchemy import select
 
 from api.app import create_app
@@ -27,6 +26,7 @@ from api.control.janitor import Janitor
 from api.control.recorder import Recorder
 from api.keys import create_key
 from api.profiles import Profiles
+from api.server import make_server
 from api.settings import Settings
 from local.ports import free_port
 from tests.waiting import eventually
@@ -46,6 +46,8 @@ def settings(database_url: str, redis_url: str, tmp_path: Path) -> Settings:
         worker_suspected_seconds=0.4,
         worker_lost_seconds=0.8,
         claim_seconds=0.2,
+        rate_requests=0,
+        rate_guesses=0,
     )
 
 
@@ -71,10 +73,8 @@ def keys(sessions: Sessions) -> Callable[..., str]:
 def serving(settings: Settings, **options: Any) -> Iterator[str]:
     """The URL of a real uvicorn in a thread, which ends within its grace time. `options` are of `uvicorn.Config`."""
     port = free_port()
-    config = uvicorn.Config(
-        create_app(settings), port=port, log_level="warning", timeout_graceful_shutdown=2, ws="none", **options
-    )
-    server = uvicorn.Server(config)
+    quick = settings.model_copy(update={"drain_seconds": 2})
+    server = make_server(create_app(quick), quick, port=port, log_level="warning", **options)
     thread = threading.Thread(target=server.run)
     thread.start()
     eventually(lambda: server.started)

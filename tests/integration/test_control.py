@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any
 
 import httpx2
@@ -33,7 +34,8 @@ def metric(step: int, value: float) -> reports.Metric:
 def checkpoint(step: int, path: str) -> reports.CheckpointSaved:
     return reports.CheckpointSaved(
         path=path, step=step, epoch=1, metrics={"validation/loss": 0.5}, size_bytes=10,
-        kept_because="best", files={"model.safetensors": 10}, sha256={"model.safetensors": "0" * 64},
+        kept_because="best", files={"model.safetensors": 10},
+        sha256={"model.safetensors": sha256(b"0123456789").hexdigest()},
     )  # fmt: skip
 
 
