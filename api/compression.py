@@ -40,6 +40,7 @@ class Gzip:
                 message = {**message, "body": await _packed(body)}
                 headers = MutableHeaders(scope=held)
                 headers["Content-Encoding"], headers["Content-Length"] = "gzip", str(len(message["body"]))
+                del headers["Repr-Digest"]  # it was that of the answer as it is
                 if (tag := headers.get("etag", "")).startswith('"'):
                     headers["ETag"] = f"W/{tag}"
             await send(held)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -158,5 +159,12 @@ def test_the_report_without_pictures_has_a_tag_of_its_own(
     assert whole.headers["etag"] != small.headers["etag"]
     for answer in (whole, small):
         assert answer.headers["etag"] == f'"{hashlib.sha256(answer.content).hexdigest()}"'
+    (tmp_path / "jobs" / "data_report.json").write_text(json.dumps({"text": "x" * 5000}))
+    packed = client.get(f"{url}/data_report?thumbnails=false")
+    assert (packed.headers["content-encoding"], packed.headers.get("repr-digest")) == ("gzip", None)
+    plain = client.get(f"{url}/data_report?thumbnails=false", headers={"Accept-Encoding": "identity"})
+    assert packed.headers["etag"] == f"W/{plain.headers['etag']}"
+    assert "repr-digest" in plain.headers
+    (tmp_path / "jobs" / "data_report.json").write_text('{"thumbnail": "x", "n": 1}')
     head = client.head(f"{url}/data_report?thumbnails=false")
     assert (head.headers["etag"], head.headers["content-length"]) == (small.headers["etag"], str(len(small.content)))
