@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from training_core.data.credentials import Credentials, read_credentials
+from training_core.data.credentials import Credentials, read_all, read_credentials
 from training_core.data.sources.errors import failure_of, reading
 from training_core.data.sources.folder import FolderSource
 from training_core.data.sources.places import allowed_path, check_allowed
@@ -98,7 +98,7 @@ def _open_place(run: RunSpec, place: Link, credentials: Credentials) -> Source:
     if place.scheme == "dvc":
         return _open_dvc(uri, place.path, run.data_roots)
     check_allowed(place.address, run.allowed_uris)
-    networks = networks_of(run, credentials)
+    networks = networks_of(run)
     if place.scheme in WEB:
         return WebSource(place, run.allowed_uris, networks, credentials.token)
     if place.scheme == "s3":
@@ -108,10 +108,11 @@ def _open_place(run: RunSpec, place: Link, credentials: Credentials) -> Source:
     return RemoteSource(uri, open_filesystem(place.scheme, options), f"{place.host}/{place.path}")
 
 
-def networks_of(run: RunSpec, credentials: Credentials) -> Networks:
-    """Those of the worker, and the endpoint in a secret of its operator."""
+def networks_of(run: RunSpec) -> Networks:
+    """Those of the worker, and the endpoint that its operator wrote into the credentials file; no other secret's."""
     networks = Networks.of(run.allowed_networks)
-    return networks.trusting(credentials.endpoint_url) if credentials.endpoint_url else networks
+    entry = read_all(run.credentials_file).get(run.spec.dataset.credentials or "")
+    return networks.trusting(entry.endpoint_url) if entry is not None and entry.endpoint_url else networks
 
 
 def _open_folder(uri: str, path: str, roots: list[Path]) -> Source:
