@@ -22,6 +22,7 @@ from api.book.database import make_engine, make_sessions
 from api.compression import Gzip
 from api.headers import SecurityHeaders
 from api.keyring import Keyring
+from api.known_secrets import KnownSecrets
 from api.limits import BodyLimit
 from api.links import PublicUrl
 from api.profiles import Profiles
@@ -41,13 +42,16 @@ from api.routes import (
     metrics,
     plans,
     projects,
+    secrets,
     stream_tokens,
     trials,
 )
 from api.settings import Settings
 from api.store import Store
 from api.stream_tokens import Signer, TokenOutOfQuery
+from training_core.processes.handover import no_core_files
 from training_core.redaction import redact_logs
+from training_core.sealing import sealer_of
 from training_core.settings import load
 
 VERSION = "0.1.0"
@@ -76,6 +80,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         redact_logs()  # uvicorn has made its handlers by now
+        no_core_files()
         listening = asyncio.create_task(bells.run())
         yield
         listening.cancel()
@@ -94,13 +99,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.keyring = Keyring(app.state.sessions, bells, settings.key_cache_seconds)
     app.state.profiles = Profiles.load(settings.profiles_file)
     app.state.store = Store(settings)
+    app.state.sealer = sealer_of(settings.secrets_key.get_secret_value())
+    app.state.known_secrets = KnownSecrets.load(settings.credentials_file)
     app.state.bodies = BodyReader()
     app.state.working = set[asyncio.Task[bool]]()
     app.state.signer = Signer(settings.signing_key.get_secret_value())
     errors.install(app)
     for part in (
         jobs, trials, plans, events, stream_tokens, metrics, checkpoints, artifacts, datasets, data_reports,
-        dataset_checks, fleet, health, api_keys, projects, audit_log,
+        dataset_checks, fleet, health, secrets, api_keys, projects, audit_log,
     ):  # fmt: skip
         app.include_router(part.router)
     app.mount("/docs", StaticFiles(directory=PAGES / "docs", html=True), name="docs")

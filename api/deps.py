@@ -13,6 +13,7 @@ from api.book.database import Sessions
 from api.book.scopes import Scope
 from api.errors import not_found
 from api.keyring import Keyring
+from api.known_secrets import KnownSecrets
 from api.profiles import Profiles
 from api.settings import Settings
 from api.store import Store
@@ -56,6 +57,11 @@ def _keyring(request: Request) -> Keyring:
     return keyring
 
 
+def _known_secrets(request: Request) -> KnownSecrets:
+    known: KnownSecrets = request.app.state.known_secrets
+    return known
+
+
 async def _principal(needed: SecurityScopes, request: Request, _: Annotated[object, Depends(_scheme)]) -> Principal:
     keyring: Keyring = request.app.state.keyring
     key = await keyring.admit(request.headers.get("authorization"))
@@ -96,6 +102,7 @@ SessionsOf = Annotated[Sessions, Depends(_sessions)]
 BellsOf = Annotated[Bells, Depends(_bells)]
 ProfilesOf = Annotated[Profiles, Depends(_profiles)]
 StoreOf = Annotated[Store, Depends(_store)]
+KnownSecretsOf = Annotated[KnownSecrets, Depends(_known_secrets)]
 KeyringOf = Annotated[Keyring, Depends(_keyring)]
 SignerOf = Annotated[Signer, Depends(_signer)]
 

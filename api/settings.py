@@ -12,6 +12,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from training_core import settings as process_settings
+from training_core.sealing import parse_keys
 from training_core.uris.links import ALIASES
 
 # What the training can read at all, each where its fsspec package is installed; `zip` and `tar` are containers.
@@ -36,6 +37,14 @@ class Settings(BaseSettings):
     store: str = Field(default="file:///var/lib/trainyard/store", description="fsspec URI below which checkpoints lie")
     store_credentials_file: Path | None = Field(
         default=None, description="JSON with a secret named `store`, where the store is a bucket"
+    )
+    secrets_key: SecretStr = Field(
+        default=SecretStr(""),
+        description="keys of 32 bytes in base64, with commas: the first seals secrets, all open them; the workers' too",
+    )
+    credentials_file: Path | None = Field(
+        default=None,
+        description="JSON of the operator's credentials by name, as the workers have it; values may be left out here",
     )
     profiles_file: Path | None = Field(default=None, description="JSON list of profiles; None takes the built-in ones")
     allowed_schemes: str = Field(
@@ -124,6 +133,12 @@ class Settings(BaseSettings):
         default="",
         description="how clients reach the API, as https://trainyard.example.org; URLs it tells begin so",
     )
+
+    @field_validator("secrets_key")
+    @classmethod
+    def _readable(cls, keys: SecretStr) -> SecretStr:
+        parse_keys(keys.get_secret_value())
+        return keys
 
     @field_validator("allowed_schemes")
     @classmethod

@@ -20,6 +20,7 @@ from api.book.events import act_for
 from api.book.models import IdempotencyKey, Job
 from api.dataset_check import CheckSpec
 from api.errors import Code, Problem, invalid_request, unsupported
+from api.known_secrets import KnownSecrets
 from api.pin_files import deleted, put_pin
 from api.profiles import Profiles
 from api.search.load import misfits
@@ -100,7 +101,9 @@ def _fault(place: tuple[str, ...], what: str, given: str, allowed: list[str]) ->
     }
 
 
-def submit(session: Session, caller: Principal, asked: JobSpec | CheckSpec, key: str | None) -> tuple[Job, bool]:
+def submit(
+    session: Session, caller: Principal, known_secrets: KnownSecrets, asked: JobSpec | CheckSpec, key: str | None
+) -> tuple[Job, bool]:
     """Book the job or the dataset check, or find the one that this key made: (job, replayed).
 
     The key's row is in the job's own transaction. A second request with the same key waits on that row until the
@@ -111,6 +114,7 @@ def submit(session: Session, caller: Principal, asked: JobSpec | CheckSpec, key:
         return known, True
     try:
         with session.begin_nested():
+            known_secrets.check(session, caller.project_id, asked.dataset.credentials)
             return _book(session, caller, asked, key, digest), False
     except (IntegrityError, _TwinWasFirst) as error:
         if key is not None and (known := _known(session, caller, key, digest)) is not None:

@@ -14,6 +14,7 @@ from local.ports import free_port
 from local.postgres import Missing, Postgres
 from local.processes import Child, Died, start, tail
 from local.valkey import Valkey
+from training_core.sealing import new_key
 
 ROOT = Path(__file__).parents[1]
 WORKER_NAME = "local"
@@ -30,6 +31,7 @@ class Stack:
         self.logs = state / "logs"
         self.key_file = state / "api_key"
         self.env_file = state / "env"
+        self.secrets_key_file = state / "secrets_key"
         self.url = f"http://127.0.0.1:{port or free_port()}"
         self._durable = durable
         self._servers: list[Postgres | Valkey] = []
@@ -41,14 +43,17 @@ class Stack:
             folder.mkdir(mode=0o700, exist_ok=True)
         database_url, redis_url = self._database_url(), self._redis_url()
         book = {"TRAINYARD_DATABASE_URL": database_url}
+        sealing = {"TRAINYARD_SECRETS_KEY": self._secrets_key()}
         self.say("Migrations")
         self._run("migrations", ["-m", "alembic", "upgrade", "head"], book)
         self.say("Services: api, control and one worker")
         common = {"TRAINYARD_STORE": self.store.as_uri()}
         port = self.url.rsplit(":", 1)[1]
-        self._start("api", ["-m", "api"], {**book, **common, "TRAINYARD_PORT": port, "TRAINYARD_PUBLIC_URL": self.url})
+        serving = {**book, **common, **sealing, "TRAINYARD_PORT": port, "TRAINYARD_PUBLIC_URL": self.url}
+        self._start("api", ["-m", "api"], serving)
         self._start("control", ["-m", "api.control"], {**book, **common, "TRAINYARD_REDIS_URL": redis_url})
-        self._start("worker", ["-m", "worker"], {**common, **self._worker_settings(), "TRAINYARD_REDIS_URL": redis_url})
+        worker = {**common, **sealing, **self._worker_settings(), "TRAINYARD_REDIS_URL": redis_url}
+        self._start("worker", ["-m", "worker"], worker)
         self._wait_until_ready(book)
         self._write_env()
 
@@ -81,6 +86,17 @@ class Stack:
 
     def client(self) -> Client:
         return Client(self.url, self.key())
+
+    def _secrets_key(self) -> str:
+        """The one that seals the secrets of projects: as given, or made once and kept beside the API key."""
+        if key := os.environ.get("TRAINYARD_SECRETS_KEY"):
+            return key
+        if not self.secrets_key_file.exists():
+            unfinished = self.secrets_key_file.with_name(".secrets_key.unfinished")
+            unfinished.touch(mode=0o600)
+            unfinished.write_text(new_key() + "\n")
+            unfinished.replace(self.secrets_key_file)
+        return self.secrets_key_file.read_text().strip()
 
     def _database_url(self) -> str:
         if url := os.environ.get("TRAINYARD_DATABASE_URL"):
@@ -196,6 +212,6 @@ def data_roots() -> str:
 
 def _environment(settings: dict[str, str]) -> dict[str, str]:
     """Ours without any secret, plus what this one process needs."""
-    secret = {"TRAINYARD_DATABASE_URL", "TRAINYARD_REDIS_URL"}
+    secret = {"TRAINYARD_DATABASE_URL", "TRAINYARD_REDIS_URL", "TRAINYARD_SECRETS_KEY"}
     inherited = {name: value for name, value in os.environ.items() if name not in secret and not name.startswith("PG")}
     return {**inherited, "PYTHONUNBUFFERED": "1", **settings}

@@ -16,17 +16,17 @@ from pathlib import Path
 from typing import get_args
 
 from training_core.algorithm.teacher import check_teacher, find_teacher
+from training_core.credentials import Credentials
 from training_core.failure import outcome_of
-from training_core.networks.origin import check_fit, check_origin
+from training_core.networks.origin import check_fit, check_origin, fetch_weights
 from training_core.planning import plan_compute
 from training_core.processes.heap import keep_freed_memory
+from training_core.processes.hiding import NICENESS, handed_over, hiding
 from training_core.processes.orders import Stage
 from training_core.processes.process import die_with, end_with_parent, leave, share_cores, yield_to_others
 from training_core.redaction import print_error
 from training_core.rundir import EventsFile, Outcome, RunDir
 from training_core.together import check_together
-
-NICENESS = 5  # trainings of others run beside the preparation
 
 
 def main() -> int:
@@ -63,15 +63,18 @@ def prepare(run_dir: RunDir) -> int:
     """The exit code; `prepared.json` is there when there is something to train."""
     from training_core.data.prepare import prepare as prepare_data  # noqa: PLC0415  not in a process that will fork
 
+    credentials: Credentials | None = None
     try:
-        run = run_dir.read_spec()
+        credentials = handed_over()
+        run = run_dir.read_spec().model_copy(update={"secret": credentials})
         # Closed before rank 0 opens it: there are never two writers.
         with EventsFile(run_dir.events) as events:
             check_together(run.spec)
             check_origin(run)
             find_teacher(run)
             prepared = prepare_data(run, Wishes(run_dir).stop_requested, events.append)
-            check_fit(run, prepared.folder)
+            prepared = prepared.model_copy(update={"weights": fetch_weights(run, prepared.folder)})
+            check_fit(run, prepared.folder, prepared.weights)
             check_teacher(run, prepared.folder)
         if run.work == "check":
             run_dir.write_outcome(Outcome(result="completed", phase="preparing"))
@@ -80,7 +83,7 @@ def prepare(run_dir: RunDir) -> int:
     except Exception as error:  # noqa: BLE001  whatever it is, the run says how it ended
         print_error(error)
         outcome = outcome_of(error, phase="preparing", step=0, rank=None)
-        run_dir.write_outcome(outcome)
+        run_dir.write_outcome(hiding(outcome, credentials))
         return 0 if outcome.result == "stopped" else 1
     return 0
 

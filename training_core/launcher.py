@@ -19,6 +19,7 @@ from contextlib import suppress
 
 from training_core import launch
 from training_core.planning import torch_version
+from training_core.processes.handover import DESCRIPTOR
 from training_core.processes.huge_pages import gather_pages
 from training_core.processes.orders import ORDER_BYTES, READY, RUNNING, Go, Order
 from training_core.processes.process import die_with, end_with_parent, leave, share_cores, threads
@@ -106,13 +107,15 @@ def _begin(order: Order, line: socket.socket) -> Go:
     try:
         os.setsid()  # another launcher may have replaced ours by the time we begin
         line.send(str(os.getpid()).encode())
-        message = line.recv(ORDER_BYTES)
+        message, descriptors, _, _ = socket.recv_fds(line, ORDER_BYTES, 1)
         if not message:
             os._exit(0)  # the worker does without us
         line.send(RUNNING)
     except OSError:
         os._exit(1)
-    return Go.model_validate_json(message)
+    go = Go.model_validate_json(message)
+    secret = {DESCRIPTOR: str(descriptors[0])} if descriptors else {}
+    return go.model_copy(update={"environment": go.environment | secret})
 
 
 def carry_out(order: Order, go: Go) -> int:

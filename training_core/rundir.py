@@ -24,6 +24,7 @@ from typing import BinaryIO, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from training_core.credentials import Credentials
 from training_core.events import AnyReport, decode, encode
 from training_core.planner.compute_plan import ComputePlan
 from training_core.spec import JobSpec, Work
@@ -41,6 +42,8 @@ class RunSpec(BaseModel):
     networks and hosts beside the public internet that connections may go to. Prepared data beyond
     `cache_bytes` is deleted, least recently used first; 0 stands for half of the disk. `loader` says who makes the
     batches: threads of the rank, one process of threads beside it (with a GPU), or DALI where it is installed.
+    `secret` is what the data is read with, and is never written down. What a `private` run prepares is its project's
+    alone. By hand, `credentials_file` has named credentials; `store_credentials_file` has the store's own, as `store`.
     `train_seconds` is how long the devices may be held: by then the worker asks for a last checkpoint. `share` is the
     part of one device that is this run's. `rung` and `until`, a fraction of the whole training, say where it ends for
     now, with a checkpoint; `adopt` that `resume_from` may be of another spec, whose weights, optimizer state and place
@@ -65,7 +68,10 @@ class RunSpec(BaseModel):
     data_roots: list[Path] = Field(default_factory=list)
     allowed_uris: list[str] = Field(default_factory=list)
     allowed_networks: list[str] = Field(default_factory=list)
+    private: bool = False
+    secret: Credentials | None = Field(default=None, exclude=True, repr=False)
     credentials_file: Path | None = None
+    store_credentials_file: Path | None = None
     resume_from: str | None = None
     loader: LoaderKind = "auto"
     train_seconds: float | None = Field(default=None, ge=0)
@@ -74,14 +80,27 @@ class RunSpec(BaseModel):
     until: float | None = Field(default=None, gt=0, le=1)
     adopt: bool = False
 
+    @property
+    def readers(self) -> str | None:
+        """The project whose alone the data is, as far as this host knows; None where all of its projects may read it.
+
+        Listing is not reading, and a store that is asked with a project's own credentials may tell what it likes: it
+        is no proof that its owner may have what others prepared.
+        """
+        return self.project if self.private or self.spec.dataset.credentials is not None else None
+
 
 class Prepared(BaseModel):
-    """The prepared form `folder`, and `selection`, the file of the indices into it by split."""
+    """The prepared form `folder`, and `selection`, the file of the indices into it by split.
+
+    `weights` is the copy of the file that `model.weights` names by a URI: the training reads nothing from outside.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     folder: Path
     selection: Path
+    weights: Path | None = None
     seconds: float = 0.0
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Base64Bytes, BaseModel, ConfigDict, Field
 
 from training_core.spec import JobSpec, Work
 
@@ -77,6 +77,17 @@ class Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class SealedSecret(Message):
+    """A secret as the book has it (`training_core.sealing`), in base64; it opens under its project's id and name alone.
+
+    The repr is without it.
+    """
+
+    project_id: str
+    name: str
+    sealed: Base64Bytes = Field(repr=False)
+
+
 class Ticket(Message):
     """Everything a host needs to run one attempt. `attempt` is the fencing token of the trial.
 
@@ -85,7 +96,8 @@ class Ticket(Message):
     `share` is the part of its one device that the attempt takes. `spec` is that of the trial. `rung` and `until`, a
     fraction of the whole training, say where a trial of a search ends for now; `adopt` that it goes on from another
     trial's checkpoint with parameters of its own. `project` is the name of the job's project. `references` gives the
-    place below the store of each id that the spec names, as the book knows it under that project.
+    place below the store of each id that the spec names, as the book knows it under that project. `secret` is what
+    `dataset.credentials` names there, where the project stored it.
     """
 
     attempt_id: str
@@ -96,6 +108,7 @@ class Ticket(Message):
     work: Work = "train"
     spec: JobSpec
     references: dict[str, str] = Field(default_factory=dict)
+    secret: SealedSecret | None = None
     device: str = Field(pattern="^(cpu|cuda)$")
     devices: int = Field(ge=0)
     share: float = Field(default=1.0, gt=0, le=1)

@@ -9,6 +9,7 @@ from typing import Any
 from celery.signals import worker_shutting_down
 from redis.exceptions import RedisError
 
+from training_core.processes.handover import keep_private
 from training_core.redaction import redact_logs
 from training_core.settings import load
 from training_core.wire import host_queue
@@ -33,6 +34,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s %(message)s")
     redact_logs()
     settings = load(Settings)
+    keep_private()
     production.check(settings)
     host = Host(settings)
     heart = Heart(host)

@@ -12,13 +12,16 @@ import redis
 
 from training_core.planner.facts import cpu_features
 from training_core.rundir import RunDir
+from training_core.sealing import sealer_of
 from training_core.wire import Ticket
+from worker.access import Access
 from worker.cgroup import Cgroups
 from worker.journal import Journal
 from worker.launcher import Launcher
 from worker.outcome import Cause
 from worker.process import LAUNCH
 from worker.redaction import places_of
+from worker.secrets import Secrets
 from worker.settings import Settings
 from worker.slots import Slots, allowed_cores, find_devices
 
@@ -69,6 +72,8 @@ class Host:
         self.cgroups = Cgroups(settings.attempt_memory_bytes)
         self.journal = Journal(self.redis, self.runs, places_of(settings))
         self.launcher = Launcher(settings) if settings.warm_launcher else None
+        self.access = Access(settings)
+        self.secrets = Secrets(sealer_of(settings.secrets_key.get_secret_value()), settings.credentials_file)
         self.draining = False
         self._runs: dict[str, Run] = {}
         self._lock = threading.Lock()

@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import training_core
+from training_core.processes.handover import held_out
 from training_core.processes.orders import READY, RUNNING, Go, Order, Stage
 from training_core.processes.process import PARENT_PID, adopt_orphans
 from training_core.processes.title import PADDING
@@ -78,9 +79,9 @@ class Launcher:
                 self._wanted.set()
             return standby
 
-    def begin(self, standby: Standby, variables: dict[str, str]) -> Process | None:
+    def begin(self, standby: Standby, variables: dict[str, str], secret: bytes | None = None) -> Process | None:
         """The process that has begun now; None when it cannot, or grew from code that has been replaced since."""
-        process = standby.begin(variables) if standby.warm.code == code_version() else None
+        process = standby.begin(variables, secret) if standby.warm.code == code_version() else None
         if process is None:
             standby.dismiss()
             with self._lock:
@@ -90,10 +91,12 @@ class Launcher:
             standby.warm.served = True
         return process
 
-    def launch(self, run_dir: RunDir, stage: Stage, variables: dict[str, str]) -> Process | None:
+    def launch(
+        self, run_dir: RunDir, stage: Stage, variables: dict[str, str], secret: bytes | None = None
+    ) -> Process | None:
         """Both at once; None as for them."""
         standby = self.standby(run_dir, stage)
-        return None if standby is None else self.begin(standby, variables)
+        return None if standby is None else self.begin(standby, variables, secret)
 
     def _give_up(self, warm: Warm) -> None:
         log.info("the launcher is out of date or does not answer; it is replaced")
@@ -210,11 +213,12 @@ class Standby:
     def pid(self) -> int:
         return self._child.pid
 
-    def begin(self, variables: dict[str, str]) -> Process | None:
+    def begin(self, variables: dict[str, str], secret: bytes | None = None) -> Process | None:
         """None when it does not answer; then it is to be dismissed."""
-        with self._line:
+        go = Go(environment=variables).model_dump_json().encode()
+        with self._line, held_out(secret) as descriptor:
             try:
-                self._line.send(Go(environment=variables).model_dump_json().encode())
+                socket.send_fds(self._line, [go], [] if descriptor is None else [descriptor])
                 running = self._line.recv(len(RUNNING)) == RUNNING
             except OSError:
                 running = False

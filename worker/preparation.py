@@ -37,8 +37,16 @@ def take_over(runs: Path, ticket: Ticket, run_dir: RunDir) -> bool:
     with in_use(prepared):
         if not cache.is_complete(prepared.folder) or not prepared.selection.exists():
             return False
+        if _lacks_weights(prepared, ticket):
+            return False
         run_dir.write_prepared(prepared.model_copy(update={"seconds": 0.0}))
     return True
+
+
+def _lacks_weights(prepared: Prepared, ticket: Ticket) -> bool:
+    """Whether the trial begins with a file that the one before did not fetch, since it went on from a checkpoint."""
+    from_file = ticket.resume_from is None and "://" in (ticket.spec.model.weights or "")
+    return from_file and (prepared.weights is None or not prepared.weights.exists())
 
 
 def remember(runs: Path, ticket: Ticket, run_dir: RunDir) -> None:

@@ -13,6 +13,7 @@ from contextlib import suppress
 
 import psutil  # type: ignore[import-untyped]
 
+from training_core.processes.handover import DESCRIPTOR, held_out
 from training_core.processes.orders import Stage
 from training_core.processes.process import PARENT_PID
 from training_core.rundir import RunDir
@@ -115,18 +116,23 @@ def environment(*, device: str, slots: Sequence[int], threads: int) -> dict[str,
     return kept
 
 
-def launch(run_dir: RunDir, stage: Stage, variables: dict[str, str], program: Sequence[str] = LAUNCH) -> Process:
-    """Start `program RUN_DIR --stage STAGE` in a session of its own.
+def launch(
+    run_dir: RunDir, stage: Stage, variables: dict[str, str], program: Sequence[str] = LAUNCH,
+    secret: bytes | None = None,
+) -> Process:  # fmt: skip
+    """Start `program RUN_DIR --stage STAGE` in a session of its own, and hand it the secret.
 
     The calling thread must outlive the child: the child asks the kernel to be killed when this thread ends.
     """
-    with run_dir.log.open("ab") as output:
+    with run_dir.log.open("ab") as output, held_out(secret) as descriptor:
+        told = {} if descriptor is None else {DESCRIPTOR: str(descriptor)}
         child = subprocess.Popen(
             [*program, str(run_dir.path), "--stage", stage],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**variables, PARENT_PID: str(os.getpid())},
+            env={**variables, **told, PARENT_PID: str(os.getpid())},
+            pass_fds=() if descriptor is None else (descriptor,),
             start_new_session=True,
         )
     return Process(child.pid, child.wait)

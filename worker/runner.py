@@ -11,6 +11,7 @@ import logging
 import time
 
 from training_core.events import Claimed, Finished
+from training_core.failure import Failed
 from training_core.rundir import EventsFile, RunDir, RunSpec, write_atomically
 from training_core.wire import Reason, Ticket
 from worker import outcome, preparation
@@ -52,7 +53,7 @@ def claim(host: Host, ticket: Ticket) -> Run | None:
     run_dir = RunDir(path)
     with EventsFile(run_dir.events) as events:
         events.append(Claimed(worker=host.settings.worker_name, incarnation=host.incarnation))
-    write_atomically(path / TICKET_FILE, ticket.model_dump_json().encode())
+    write_atomically(path / TICKET_FILE, ticket.model_dump_json(exclude={"secret"}).encode())
     return Run(ticket, run_dir)
 
 
@@ -62,12 +63,14 @@ def carry_out(host: Host, run: Run) -> Finished | None:
     try:
         write_spec(host, run)
         if not preparation.take_over(host.runs, run.ticket, run.run_dir):
-            report = conclude(run, run_stage(host, run, "prepare", stopper))
+            report = conclude(run, run_stage(host, run, "prepare", stopper, secret=host.secrets.of(run.ticket)))
             if not run.run_dir.prepared.exists() or run.cause is not None or run.run_dir.outcome.exists():
                 return report
             preparation.remember(host.runs, run.ticket, run.run_dir)
         with preparation.in_use(run.run_dir.read_prepared()):
             return train(host, run, stopper)
+    except Failed as problem:
+        return Finished(reason=problem.reason, phase="preparing", message=problem.message, hint=problem.hint)
     except OSError as error:
         return Finished(reason=_cannot_start(error), phase="preparing", message=str(error))
 
@@ -117,10 +120,11 @@ def write_spec(host: Host, run: Run) -> None:
             store=settings.store,
             cache_dir=settings.cache_dir,
             cache_bytes=settings.cache_bytes,
-            data_roots=settings.data_roots,
-            allowed_uris=settings.allowed_uris,
+            data_roots=host.access.data_roots(ticket.project),
+            allowed_uris=host.access.allowed_uris(ticket.project),
             allowed_networks=settings.allowed_networks,
-            credentials_file=settings.credentials_file,
+            private=host.access.is_own(ticket.project),
+            store_credentials_file=settings.store_credentials_file,
             resume_from=ticket.resume_from,
             loader=settings.loader,
             train_seconds=ticket.train_seconds,

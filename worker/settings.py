@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from training_core import settings as process_settings
 from training_core.outgoing import Networks
 from training_core.rundir import LoaderKind
+from training_core.sealing import parse_keys
 from training_core.uris.prefixes import check_prefix
 
 
@@ -41,7 +42,18 @@ class Settings(BaseSettings):
         default_factory=list,
         description="folders that `file://` may read, separated like PATH; a relative path starts at the first",
     )
-    credentials_file: Path | None = Field(default=None, description="JSON of named secrets for datasets")
+    access_file: Path | None = Field(
+        default=None, description="TOML or JSON of roots and URI prefixes by project; see docs/secrets.md"
+    )
+    secrets_key: SecretStr = Field(
+        default=SecretStr(""), description="as the API has it: keys that open the secrets of projects, with commas"
+    )
+    credentials_file: Path | None = Field(
+        default=None, description="JSON of the operator's credentials by name, each with the projects that may use it"
+    )
+    store_credentials_file: Path | None = Field(
+        default=None, description="JSON with a secret named `store`, where the store is a bucket"
+    )
     cache_bytes: int = Field(default=0, ge=0, description="of prepared data on this host; 0: half of the disk")
     allowed_uris: Annotated[list[str], NoDecode] = Field(
         default_factory=list,
@@ -63,6 +75,12 @@ class Settings(BaseSettings):
     stop_grace_seconds: float = Field(default=120.0, description="for the checkpoint after a stop was asked for")
     term_grace_seconds: float = Field(default=15.0, description="between SIGTERM and SIGKILL")
     stall_seconds: float = Field(default=1800.0, description="without a new report before a run counts as stalled")
+
+    @field_validator("secrets_key")
+    @classmethod
+    def _readable(cls, keys: SecretStr) -> SecretStr:
+        parse_keys(keys.get_secret_value())
+        return keys
 
     @field_validator("data_roots", mode="before")
     @classmethod

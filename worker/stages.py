@@ -31,14 +31,18 @@ class Ended:
 
 
 def run_stage(
-    host: Host, run: Run, stage: Stage, stopper: Stopper, *, slots: Sequence[int] = (), standby: Standby | None = None
-) -> Ended:
-    """Run one stage to its end, which is brought about when it has to end; nothing of it lives on."""
+    host: Host, run: Run, stage: Stage, stopper: Stopper, *,
+    slots: Sequence[int] = (), standby: Standby | None = None, secret: bytes | None = None,
+) -> Ended:  # fmt: skip
+    """Run one stage to its end, which is brought about when it has to end; nothing of it lives on.
+
+    `secret` is handed to its process, and kept nowhere.
+    """
     kills = outcome.oom_kills()
     threads = threads_of(run.ticket.share, host.threads)
     variables = environment(device=run.ticket.device, slots=slots, threads=threads)
     with host.cgroups.of(run.ticket.attempt_id) as group:
-        process = start(host, run, stage, variables, standby)
+        process = start(host, run, stage, variables, standby=standby, secret=secret)
         group.take(process.pid)
         while (exit_code := process.wait(LOOK_SECONDS)) is None:
             stopper.look(process)
@@ -75,13 +79,15 @@ def starts_warm(run: Run) -> bool:
     return run.ticket.spec.compute.start != "torchrun"
 
 
-def start(host: Host, run: Run, stage: Stage, variables: dict[str, str], standby: Standby | None) -> Process:
+def start(
+    host: Host, run: Run, stage: Stage, variables: dict[str, str], *, standby: Standby | None, secret: bytes | None
+) -> Process:
     """The process at hand, one from the warm launcher, or a cold one."""
     warm = None
     if host.launcher is not None and (stage == "prepare" or starts_warm(run)):
-        begun = host.launcher.begin(standby, variables) if standby is not None else None
-        warm = begun or host.launcher.launch(run.run_dir, stage, variables)
-    return warm or launch(run.run_dir, stage, variables, host.program)
+        begun = host.launcher.begin(standby, variables, secret) if standby is not None else None
+        warm = begun or host.launcher.launch(run.run_dir, stage, variables, secret)
+    return warm or launch(run.run_dir, stage, variables, host.program, secret=secret)
 
 
 def last_checkpoint(run_dir: RunDir) -> str | None:

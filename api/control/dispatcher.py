@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import threading
 from collections.abc import Iterable, Mapping
@@ -13,7 +14,7 @@ from kombu.exceptions import OperationalError as BrokerError
 from sqlalchemy import func, or_, select, text, update
 from sqlalchemy.orm import Session
 
-from api.book import costs, lanes, queries, references, slots
+from api.book import costs, lanes, queries, references, secrets, slots
 from api.book.costs import Lent
 from api.book.database import Sessions
 from api.book.events import QUEUE_CHANNEL
@@ -25,7 +26,7 @@ from api.control.broker import Postman
 from api.control.queue import Place, Queue
 from api.profiles import Profiles
 from api.settings import Settings
-from training_core.wire import WISHES_HASH, Ticket, Wish
+from training_core.wire import WISHES_HASH, SealedSecret, Ticket, Wish
 
 POLL_SECONDS = 1.0
 GAP_SECONDS = 60.0  # without a look, after which nothing is known of the workers meanwhile
@@ -165,6 +166,7 @@ def _ticket(session: Session, attempt: Attempt, job: Job, trial: Trial) -> Ticke
         work=job.work,
         spec=spec,
         references=references.places(session, job.project_id, spec),
+        secret=_secret(session, job.project_id, spec.dataset.credentials),
         device=attempt.device,
         devices=attempt.devices,
         share=attempt.share,
@@ -176,3 +178,11 @@ def _ticket(session: Session, attempt: Attempt, job: Job, trial: Trial) -> Ticke
         train_seconds=max(0.0, first.left_seconds) if attempt.devices else None,
         ends_because=first.reason,
     )
+
+
+def _secret(session: Session, project_id: str, name: str | None) -> SealedSecret | None:
+    """The newest value; None also for a name that the project does not have now: the worker says so."""
+    row = None if name is None else secrets.find(session, project_id, name)
+    if row is None:
+        return None
+    return SealedSecret(project_id=project_id, name=row.name, sealed=base64.b64encode(row.sealed))

@@ -17,8 +17,9 @@ from api.book.database import Sessions
 from api.book.events import act_for
 from api.book.models import Job
 from api.dataset_check import CheckSpec
-from api.deps import BellsOf, JobsReader, JobsWriter, KeyringOf, ProfilesOf, SessionsOf, SettingsOf
+from api.deps import BellsOf, JobsReader, JobsWriter, KeyringOf, KnownSecretsOf, ProfilesOf, SessionsOf, SettingsOf
 from api.errors import invalid_transition, not_found
+from api.known_secrets import KnownSecrets
 from api.links import link
 from api.profiles import Profiles
 from api.routes.events import AfterSeq, EventLimit, Types, page_of_events
@@ -32,20 +33,23 @@ CheckBody = Annotated[CheckSpec, Depends(Json(CheckSpec))]
 
 @router.post("", status_code=202, response_model=schemas.DatasetCheckAnswer)
 async def submit(
-    sessions: SessionsOf, caller: JobsWriter, profiles: ProfilesOf, settings: SettingsOf, spec: CheckBody,
-    idempotency_key: Key = None,
+    sessions: SessionsOf, caller: JobsWriter, profiles: ProfilesOf, settings: SettingsOf,
+    known_secrets: KnownSecretsOf, spec: CheckBody, idempotency_key: Key = None,
 ) -> Response:  # fmt: skip
     """Read, inspect and prepare a dataset without a training; a job on the same data finds it prepared on that host.
 
     It runs beside trainings on any worker and takes none of their devices. 202 with the check and its `Location`.
     """
     submission.check_without_training(spec, settings)
-    return await run_in_threadpool(_submit, sessions, caller, profiles, spec, idempotency_key)
+    return await run_in_threadpool(_submit, sessions, caller, profiles, known_secrets, spec, idempotency_key)
 
 
-def _submit(sessions: Sessions, caller: Principal, profiles: Profiles, spec: CheckSpec, key: str | None) -> Response:
+def _submit(
+    sessions: Sessions, caller: Principal, profiles: Profiles, known_secrets: KnownSecrets, spec: CheckSpec,
+    key: str | None,
+) -> Response:  # fmt: skip
     with sessions.begin() as session:
-        check, replayed = submission.submit(session, caller, spec, key)
+        check, replayed = submission.submit(session, caller, known_secrets, spec, key)
         response = respond(look_at(check, render.dataset_check(session, check, profiles)), 202)
     response.headers["Location"] = link(f"/v1/dataset_checks/{check.id}")
     if replayed:

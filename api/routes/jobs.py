@@ -16,9 +16,20 @@ from api.book.events import act_for
 from api.book.models import Job
 from api.book.scopes import Scope
 from api.book.status import TERMINAL
-from api.deps import BellsOf, JobsReader, JobsWriter, KeyringOf, ProfilesOf, SessionsOf, SettingsOf, StoreOf
+from api.deps import (
+    BellsOf,
+    JobsReader,
+    JobsWriter,
+    KeyringOf,
+    KnownSecretsOf,
+    ProfilesOf,
+    SessionsOf,
+    SettingsOf,
+    StoreOf,
+)  # fmt: skip
 from api.errors import invalid_transition, no_account_yet, not_found
 from api.known_data import Hints
+from api.known_secrets import KnownSecrets
 from api.links import link
 from api.profiles import Profiles
 from api.routes import plans
@@ -36,7 +47,7 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 )  # fmt: skip
 async def submit(
     sessions: SessionsOf, caller: JobsWriter, profiles: ProfilesOf, settings: SettingsOf, store: StoreOf,
-    spec: SpecBody, idempotency_key: Key = None, validate_only: bool = False,
+    known_secrets: KnownSecretsOf, spec: SpecBody, idempotency_key: Key = None, validate_only: bool = False,
 ) -> Response:  # fmt: skip
     """Book a training job; 202 with the job and its `Location`.
 
@@ -46,24 +57,26 @@ async def submit(
         caller.require(Scope.JOBS_PRIORITY)
     await run_in_threadpool(submission.check, spec, profiles, settings)
     if validate_only:
-        await run_in_threadpool(_check_references, sessions, caller, spec)
+        await run_in_threadpool(_check_names, sessions, caller, known_secrets, spec)
         plan = await run_in_threadpool(plans.plan, sessions, caller, profiles, spec, Hints())
         warnings = [*advice.warnings_for(spec, profiles), *waiting.warnings_of(plan.queue)]
         answer = schemas.Validation(spec=spec.model_dump(mode="json"), warnings=warnings, plan=plan)
         return Response(answer.model_dump_json(), media_type="application/json")
-    return await run_in_threadpool(_submit, sessions, store, caller, profiles, spec, idempotency_key)
+    return await run_in_threadpool(_submit, sessions, store, caller, profiles, known_secrets, spec, idempotency_key)
 
 
-def _check_references(sessions: Sessions, caller: Principal, spec: JobSpec) -> None:
+def _check_names(sessions: Sessions, caller: Principal, known_secrets: KnownSecrets, spec: JobSpec) -> None:
     with sessions() as session:
+        known_secrets.check(session, caller.project_id, spec.dataset.credentials)
         submission.check_references(session, caller.project_id, spec)
 
 
 def _submit(
-    sessions: Sessions, store: Store, caller: Principal, profiles: Profiles, spec: JobSpec, key: str | None
-) -> Response:
+    sessions: Sessions, store: Store, caller: Principal, profiles: Profiles, known_secrets: KnownSecrets,
+    spec: JobSpec, key: str | None,
+) -> Response:  # fmt: skip
     with sessions.begin() as session:
-        job, replayed = submission.submit(session, caller, spec, key)
+        job, replayed = submission.submit(session, caller, known_secrets, spec, key)
         if not replayed:
             submission.keep_references(session, store, caller, spec)
         response = respond(look_at(job, render.job(session, job, profiles)), 202)

@@ -10,8 +10,9 @@ from fastapi.concurrency import run_in_threadpool
 from api import plans, schemas, submission
 from api.auth import Principal
 from api.book.database import Sessions
-from api.deps import JobsReader, ProfilesOf, SessionsOf, SettingsOf
+from api.deps import JobsReader, KnownSecretsOf, ProfilesOf, SessionsOf, SettingsOf
 from api.known_data import Hints
+from api.known_secrets import KnownSecrets
 from api.profiles import Profiles
 from api.routes.parameters import SpecBody
 from training_core.spec import JobSpec
@@ -33,21 +34,23 @@ Told = Annotated[Hints, Depends(_hints)]
 
 @router.post("", response_model=schemas.PlanAnswer)
 async def make(
-    sessions: SessionsOf, caller: JobsReader, profiles: ProfilesOf, settings: SettingsOf, spec: SpecBody, hints: Told
-) -> Response:
+    sessions: SessionsOf, caller: JobsReader, profiles: ProfilesOf, settings: SettingsOf,
+    known_secrets: KnownSecretsOf, spec: SpecBody, hints: Told,
+) -> Response:  # fmt: skip
     """Every `auto` of a spec resolved with its reason, and a prediction of time, memory and cost; nothing is booked.
 
     Facts about the data come from earlier jobs and dataset checks on it, or from the query; `missing` says what is not
     known and how to find it out.
     """
     await run_in_threadpool(submission.check, spec, profiles, settings)
-    await run_in_threadpool(_check_references, sessions, caller, spec)
+    await run_in_threadpool(_check_names, sessions, caller, known_secrets, spec)
     answer = await run_in_threadpool(plan, sessions, caller, profiles, spec, hints)
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
-def _check_references(sessions: Sessions, caller: Principal, spec: JobSpec) -> None:
+def _check_names(sessions: Sessions, caller: Principal, known_secrets: KnownSecrets, spec: JobSpec) -> None:
     with sessions() as session:
+        known_secrets.check(session, caller.project_id, spec.dataset.credentials)
         submission.check_references(session, caller.project_id, spec)
 
 

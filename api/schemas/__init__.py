@@ -44,6 +44,7 @@ from api.schemas.jobs import (
 )  # fmt: skip
 from api.schemas.part import Answer, Instant, JsonObject, Page
 from api.schemas.plans import CostRange, HoursRange, Missing, PlanAnswer, SearchPlan, Validation, WarmStart
+from api.schemas.secrets import SecretAnswer, SecretBody
 from api.schemas.streams import StreamClosed, StreamEnd, StreamTokenAnswer, StreamTokenSpec
 from api.schemas.trials import AttemptAnswer, RungAnswer, SearchEfficiencyAnswer, TrialAnswer, TrialDetail
 
@@ -55,7 +56,7 @@ __all__ = [
     "KeyAnswer", "MetricsAnswer", "Missing", "NewKeyAnswer", "NewProjectAnswer", "ObjectiveAnswer",
     "ObjectiveHistory", "Page", "ParallelCoordinatesAnswer", "ParameterImportance", "ParetoAnswer", "ParetoPoint",
     "PartAnswer", "Phases", "PlanAnswer", "ProfileAnswer", "Progress", "ProjectAnswer", "Queue", "RungAnswer",
-    "SearchEfficiencyAnswer", "SearchPlan", "SeriesAnswer", "StreamClosed", "StreamEnd", "StreamTokenAnswer",
-    "StreamTokenSpec", "TrialAnswer", "TrialDetail", "Validation", "ValueColumn", "WarmStart", "WorkAnswer",
-    "WorkerAnswer",
+    "SearchEfficiencyAnswer", "SearchPlan", "SecretAnswer", "SecretBody", "SeriesAnswer", "StreamClosed",
+    "StreamEnd", "StreamTokenAnswer", "StreamTokenSpec", "TrialAnswer", "TrialDetail", "Validation", "ValueColumn",
+    "WarmStart", "WorkAnswer", "WorkerAnswer",
 ]  # fmt: skip

@@ -102,7 +102,7 @@ def measure(folder: Path, count: int, millions: float) -> None:
     with phase(phases, "listing, samples and their hash"):
         (folder / "listing").mkdir()
         samples, reader = read_dataset(run, SyntheticSource(count), folder / "listing")
-        version = dataset_version(samples, spec)
+        version = dataset_version(samples, run)
     temporary = cache.temporary(folder, version)
     command = ["--millions", str(millions), "--shards", str(temporary)]
     subprocess.run([sys.executable, "-m", "benchmarks.data.memory", *command], check=True)

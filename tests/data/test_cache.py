@@ -187,3 +187,13 @@ def refused(run: RunSpec) -> Failed:
     with pytest.raises(Failed) as caught:
         prepare(run, lambda: False, lambda report: None)
     return caught.value
+
+
+def test_projects_share_what_all_may_read_and_nothing_else(tmp_path: Path) -> None:
+    """Two that list the same files: the listing alone is no proof that one may have what the other prepared."""
+    make_photos(tmp_path / "photos")
+    shared = [prepared(make_run(tmp_path, project=name)).ready for name in ("ours", "theirs")]
+    assert [one.prepared for one in shared] == ["made", "found"]
+    ours, theirs, again = (prepared(make_run(tmp_path, project=name, private=True)) for name in ("a", "b", "a"))
+    assert [one.ready.prepared for one in (ours, theirs, again)] == ["made", "made", "found"]
+    assert len({shared[0].dataset_version, ours.ready.dataset_version, theirs.ready.dataset_version}) == 3

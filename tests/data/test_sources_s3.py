@@ -16,6 +16,7 @@ import pytest
 from tests.data.opening import check, contents, labels, open_uri, refused
 from tests.data.servers import Site, serve
 from tests.training.conftest import S3, SECRET, s3  # noqa: F401  a fixture
+from training_core.credentials import Credentials, OperatorEntry
 from training_core.data.samples import Unreadable
 from training_core.data.sources import retry
 from training_core.data.sources.s3 import read_page
@@ -201,3 +202,12 @@ def test_the_region_is_learnt(tmp_path: Path, site: Site) -> None:
     site.ills["/pets/?encoding-type=url&list-type=2&max-keys=1000&prefix=p%2F"] = [301]
     site.region = "eu-west-1"
     assert labels(from_site(tmp_path)[0]) == {"a/1.png": "a", "b/1.png": "b"}
+
+
+def test_an_endpoint_of_a_project_is_no_door_to_the_workers_network(tmp_path: Path, site: Site) -> None:
+    """One of the operator's own entries is; what a project stores is like any URI of its."""
+    with pytest.raises(Failed):
+        open_uri(tmp_path, "s3://pets/p", secret=Credentials(endpoint_url=site.url), allowed_networks=[])
+    assert not site.asked
+    open_uri(tmp_path, "s3://pets/p", secret=OperatorEntry(endpoint_url=site.url), allowed_networks=[])
+    assert site.asked

@@ -59,7 +59,8 @@ class Uploader:
     def run(self, uploaded: tuple[str, str], uri: str = "{}", **dataset: Any) -> RunSpec:
         dataset_id, place = uploaded
         return make_run(
-            self.folder, uri.format(dataset_id), dataset, store=self.store, credentials_file=self.credentials_file,
+            self.folder, uri.format(dataset_id), dataset, store=self.store,
+            store_credentials_file=self.credentials_file,
             references={dataset_id: place}, data_roots=[],
         )  # fmt: skip
 

@@ -31,7 +31,6 @@ def make(data: Path) -> None:
         ({"uri": "file://one-class"}, "dataset_invalid", "class"),
         ({"uri": "file://corrupt", "cleaning": {"max_bad_fraction": 0}}, "image_corrupt", "007.png"),
         ({"uri": "file:///etc"}, "dataset_forbidden", "/etc"),
-        ({"uri": "s3://bucket/x", "credentials": "nobody"}, "credentials_unknown", "nobody"),
     ],
 )
 def test_bad_data_says_what_and_where(

@@ -13,19 +13,22 @@ from typing import Any
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from api.book import datasets, keys, lifecycle
+from api.book import datasets, keys, lifecycle, secrets
 from api.book.database import Sessions
 from api.book.ids import new_id
 from api.book.models import Artifact, AuditEntry, Checkpoint, DatasetPart, Job, Trial
 from api.dataset_check import CheckSpec
-from tests.integration.conftest import SPEC
+from tests.integration.conftest import SECRETS_KEY, SPEC
 from tests.integration.searches import ACCURACY, SPACE, Book
 from tests.integration.test_findings import ACCOUNT
+from training_core.credentials import Credentials
+from training_core.sealing import sealer_of
 from training_core.spec import JobSpec
 from training_core.uploads import UploadedFile
 from training_core.wire import Reason
 
 Ids = dict[str, str]
+SECRET: dict[str, Any] = {"key": "AKIAEXAMPLE", "secret": "example"}
 CHECK = {"task": SPEC["task"], "dataset": SPEC["dataset"]}
 
 
@@ -76,6 +79,14 @@ def a_paused_job(world: World) -> Ids:
         session.execute(update(Trial).where(Trial.job_id == job.id).values(status="paused", reason="paused_by_client"))
         job.status, job.reason = "paused", "paused_by_client"
         return {"job_id": job.id}
+
+
+def a_secret(world: World) -> Ids:
+    sealer, name = sealer_of(SECRETS_KEY), f"secret-{next(world.numbers)}"
+    assert sealer is not None
+    with world.sessions.begin() as session:
+        secrets.put(session, sealer, world.project_id, name, Credentials(**SECRET))
+    return {"name": name}
 
 
 def a_search(world: World) -> Ids:

@@ -24,6 +24,7 @@ Add a row to TABLE in tests/integration/access_table.py, such as
   the path parameters; leave it out for a route without ids;
 - `audit` is the action that the route writes with `audit.record(session, caller, …)` in the transaction of the change;
   leave it out only where nothing is changed;
+- `each_its_own` where a project makes an object of its own under the same id, as by a PUT;
 - `body` (or a function that makes one) and `answers` where a key that may does not get 200, 201, 202 or 204.
 """
 
@@ -36,6 +37,7 @@ class Row:
     body: Any = None
     query: str = ""
     answers: tuple[int, ...] = (200, 201, 202, 204)
+    each_its_own: bool = False
 
 
 def _new_key(world: World) -> dict[str, Any]:
@@ -48,6 +50,7 @@ def _new_project(world: World) -> dict[str, Any]:
 
 _JOB, _SEARCH, _CHECK = "/v1/jobs/{job_id}", "/v1/jobs/{job_id}/trials", "/v1/dataset_checks/{check_id}"
 _DATASET = "/v1/datasets/{dataset_id}"
+_SECRET = "/v1/secrets/{name}"
 _CHECKPOINT, _ARTIFACT = f"{_JOB}/checkpoints/{{checkpoint_id}}", f"{_JOB}/artifacts/{{artifact_id}}"
 
 TABLE: dict[str, Row] = {
@@ -111,6 +114,10 @@ TABLE: dict[str, Row] = {
     "GET /v1/api_keys/{key_id}": Row("admin", made.a_key),
     "POST /v1/api_keys/{key_id}/rotate": Row("admin", made.a_key, audit="api_keys.rotate"),
     "POST /v1/api_keys/{key_id}/revoke": Row("admin", made.a_key, audit="api_keys.revoke"),
+    "GET /v1/secrets": Row("jobs:read"),
+    f"GET {_SECRET}": Row("jobs:read", made.a_secret),
+    f"PUT {_SECRET}": Row("admin", made.a_secret, audit="secrets.put", body=made.SECRET, each_its_own=True),
+    f"DELETE {_SECRET}": Row("admin", made.a_secret, audit="secrets.delete"),
     "GET /v1/audit": Row("admin"),
     "POST /v1/projects": Row("operator", audit="projects.create", body=_new_project),
     "GET /v1/projects": Row("operator"),

@@ -14,6 +14,7 @@ from typing import Any
 import httpx2
 import pytest
 import redis
+from pydantic import SecretStr
 from sqlalchemy import select
 
 from api.app import create_app
@@ -31,9 +32,11 @@ from api.settings import Settings
 from local.ports import free_port
 from tests.waiting import eventually
 from training_core import events as reports
+from training_core.sealing import new_key
 from training_core.wire import RECORDED_HASH, REPORTS_STREAM, WORKERS_HASH, Heartbeat
 
 _numbers = count(1)
+SECRETS_KEY = new_key()
 SPEC: dict[str, Any] = {"task": "image-classification", "dataset": {"uri": "file:///data/pets/"}}
 
 
@@ -48,6 +51,7 @@ def settings(database_url: str, redis_url: str, tmp_path: Path) -> Settings:
         claim_seconds=0.2,
         rate_requests=0,
         rate_guesses=0,
+        secrets_key=SecretStr(SECRETS_KEY),
     )
 
 

@@ -166,7 +166,7 @@ def test_a_store_that_does_not_exist_yet_has_the_room_of_its_disk(tmp_path: Path
 
 def test_checkpoints_in_a_bucket(tmp_path: Path, s3: S3) -> None:
     s3.client().create_bucket(Bucket="models")
-    run = run_in(tmp_path, store="s3://models/below", credentials_file=s3.credentials_file)
+    run = run_in(tmp_path, store="s3://models/below", store_credentials_file=s3.credentials_file)
     trained = Trained(tmp_path, run, model=network(800))  # larger than one part of an upload
     trained.model[3] = torch.nn.Linear(3200, 1400)
     trained.optimizer = torch.optim.SGD(trained.model.parameters(), lr=0.1, momentum=0.9)
@@ -188,7 +188,7 @@ def test_checkpoints_in_a_bucket(tmp_path: Path, s3: S3) -> None:
 
 def test_an_upload_that_fails_leaves_nothing(tmp_path: Path, s3: S3) -> None:
     s3.client().create_bucket(Bucket="other")
-    run = run_in(tmp_path, store="s3://other/below", credentials_file=s3.credentials_file)
+    run = run_in(tmp_path, store="s3://other/below", store_credentials_file=s3.credentials_file)
     store = open_store(run)
 
     def cut_short() -> None:

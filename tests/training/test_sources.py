@@ -26,6 +26,7 @@ def test_s3_for_data_and_checkpoints(tmp_path: Path, images: Path, s3: S3) -> No
         "s3://pets/photos",
         credentials="pets",
         credentials_file=s3.credentials_file,
+        store_credentials_file=s3.credentials_file,
         store="s3://pets/store",
         training={"epochs": 1},
     )

@@ -30,7 +30,7 @@ def check(program: str, **variables: str) -> subprocess.CompletedProcess[str]:
 def test_every_setting_of_every_process_is_known_to_all_of_them() -> None:
     fields = {name.upper() for kind in (ControlPlane, Worker) for name in kind.model_fields}
     assert fields - KNOWN == set(), "add these to KNOWN in training_core/settings.py"
-    assert KNOWN - fields == {"COLLECTIVE_SECONDS", "DATA", "PARENT_PID", "RANKS_PARENT_PID"}
+    assert KNOWN - fields == {"COLLECTIVE_SECONDS", "DATA", "PARENT_PID", "RANKS_PARENT_PID", "SECRET_DESCRIPTOR"}
 
 
 def test_every_setting_is_described_and_the_reference_page_is_current() -> None:

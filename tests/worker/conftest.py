@@ -26,6 +26,7 @@ PROGRAM = """
 import json, os, signal, subprocess, sys, time
 from pathlib import Path
 from training_core.events import CheckpointSaved, Metric, Started
+from training_core.processes.handover import taken
 from training_core.rundir import EventsFile, Outcome, Prepared, RunDir
 
 def prepare(run, mode):
@@ -84,6 +85,7 @@ def train(run, mode):
 def carry_out(stage, run):
     fresh = __name__ == "__main__"  # an interpreter of its own, where a fork has imported this file
     seen = {"pid": os.getpid(), "environment": dict(os.environ), "interpreter": fresh}
+    seen["handed"] = (taken() or b"").decode()
     (run.path / f"{stage}.json").write_text(json.dumps(seen))
     return {"prepare": prepare, "train": train}[stage](run, run.read_spec().spec.name)
 

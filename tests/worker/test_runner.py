@@ -55,12 +55,13 @@ def test_a_repeated_or_outdated_ticket_is_dropped(host: Host, ticket: Make, book
 
 
 def test_the_training_sees_no_secret_of_the_worker(host: Host, ticket: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRAINYARD_REDIS_URL", "redis://:secret@broker")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("TRAINYARD_REDIS_URL", "redis://:canary@broker")
+    monkeypatch.setenv("TRAINYARD_SECRETS_KEY", "canary")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary")
     run_attempt(host, ticket(host, "complete"))
     for stage in ("prepare", "train"):
         seen = (run_dir(host, ticket(host, "complete")) / f"{stage}.json").read_text()
-        assert "secret" not in seen
+        assert "canary" not in seen
         assert json.loads(seen)["environment"]["CUDA_VISIBLE_DEVICES"] == ""
 
 

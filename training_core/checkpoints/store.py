@@ -71,7 +71,7 @@ class Store(Protocol):
 
 def open_store(run: RunSpec) -> Store:
     """That of a run. Raises what `store_at` raises."""
-    return store_at(run.store, run.credentials_file)
+    return store_at(run.store, run.store_credentials_file)
 
 
 def store_at(uri: str, credentials_file: Path | None) -> Store:

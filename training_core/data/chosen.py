@@ -21,6 +21,7 @@ class Chosen:
     def __init__(self, prepared: Prepared) -> None:
         self.pack = Pack(prepared.folder)
         self.meta = self.pack.meta
+        self.weights = prepared.weights
         self.items = Items(prepared.folder)
         with np.load(prepared.selection, allow_pickle=False) as selection:
             self.splits: dict[str, Indices] = {name: selection[name] for name in SPLITS}

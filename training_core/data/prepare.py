@@ -29,7 +29,6 @@ from training_core.data.sources.source import CHANGED, VANISHED
 from training_core.events import AnyReport, DataReady, DataReported
 from training_core.failure import Failed
 from training_core.rundir import Prepared, RunSpec
-from training_core.spec import JobSpec
 from training_core.wire import Reason
 
 PREPARED_FORMAT = 3
@@ -46,7 +45,7 @@ def prepare(run: RunSpec, stop_requested: Callable[[], bool], say: Callable[[Any
     run.cache_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".listing-", dir=run.cache_dir) as listing:
         samples, reader = open_dataset(run, Path(listing))
-        version = dataset_version(samples, run.spec)
+        version = dataset_version(samples, run)
         with using(run, version, samples, reader, stop_requested) as (folder, how):
             meta = read_meta(folder)
             chosen, files = selected(folder, run.spec.dataset)
@@ -58,17 +57,19 @@ def prepare(run: RunSpec, stop_requested: Callable[[], bool], say: Callable[[Any
             return Prepared(folder=folder, selection=files.rows, seconds=seconds)
 
 
-def dataset_version(samples: Samples, spec: JobSpec) -> str:
-    """Hash of the data and of every setting that the prepared form depends on."""
-    return hashlib.sha256(json.dumps([samples.digest, _settings(spec)], sort_keys=True).encode()).hexdigest()[:32]
+def dataset_version(samples: Samples, run: RunSpec) -> str:
+    """Hash of the data, of every setting that the prepared form depends on, and of who may read it."""
+    return hashlib.sha256(json.dumps([samples.digest, _settings(run)], sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _settings(spec: JobSpec) -> dict[str, object]:
-    return {
+def _settings(run: RunSpec) -> dict[str, object]:
+    """With the project, where others may not read what it reads: none of them finds what it prepared."""
+    settings: dict[str, object] = {
         "format": [PREPARED_FORMAT, *(field.name for field in FIELDS)],
-        "image_size": spec.training.image_size,
-        "packing": spec.dataset.packing,
+        "image_size": run.spec.training.image_size,
+        "packing": run.spec.dataset.packing,
     }
+    return settings if run.readers is None else settings | {"readers": run.readers}
 
 
 @contextmanager
@@ -94,7 +95,7 @@ def using(
 
 
 def _make(run: RunSpec, version: str, samples: Samples, reader: Reader, stop_requested: Callable[[], bool]) -> How:
-    sources = Sources(run.cache_dir, samples.uri, _settings(run.spec))
+    sources = Sources(run.cache_dir, samples.uri, _settings(run))
     earlier = open_earlier(run.cache_dir, sources, samples)
     job = Job(run, version, samples, reader, earlier, stop_requested, _threads(run))
     with _room_for(job):

@@ -57,7 +57,7 @@ def gather(run: RunSpec, data: Chosen, content: Content | None, stop_requested: 
     Raises what `read_origin` raises. What a checkpoint continues needs its origin no more.
     """
     statistics = measure(data.pack, data.splits["train"], data.meta.image_size)
-    origin = read_origin(run) if content is None else None
+    origin = read_origin(run, data.weights) if content is None else None
     kept = origin.statistics(data.meta.channels) if origin is not None else None
     if content is not None:
         preprocessing = content.about.get("preprocessing", {})

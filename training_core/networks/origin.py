@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import tempfile
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from training_core.data.sources import Entry, Source
 
 LARGEST_FILE_BYTES = 2**30
+PIECE_BYTES = 2**22
+WEIGHTS_FOLDER = "weights"
 UNAVAILABLE_HINT = f"give {WAY_OUT}, or the URI of a safetensors file"
 
 
@@ -48,12 +53,48 @@ def check_origin(run: RunSpec) -> None:
         read_about(run, model.weights)
 
 
-def check_fit(run: RunSpec, folder: Path) -> None:
+def fetch_weights(run: RunSpec, folder: Path) -> Path | None:
+    """A copy of the file that `model.weights` names by a URI, below the prepared data in `folder`; None for all else.
+
+    So a training reads nothing from outside, and needs no secret. Raises as `find_file` does, but not where the
+    training goes on from a checkpoint: what it began with may be gone by then.
+    """
+    weights = run.spec.model.weights
+    if weights is None or not is_uri(weights):
+        return None
+    with suppress(Failed) if run.resume_from is not None else nullcontext():
+        return _copy(run, weights, folder / WEIGHTS_FOLDER)
+    return None
+
+
+def _copy(run: RunSpec, uri: str, folder: Path) -> Path:
+    """Under the hash of its content: two jobs share a copy, and neither can give the other something else."""
+    source, entry = find_file(run, uri)
+    folder.mkdir(exist_ok=True)
+    digest, size = hashlib.sha256(), 0
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".", delete=False) as copy:
+        try:
+            with source.open(entry) as file:
+                while size <= LARGEST_FILE_BYTES and (piece := file.read(PIECE_BYTES)):
+                    digest.update(piece)
+                    size += len(piece)
+                    copy.write(piece)
+            copy.flush()
+            place = folder / f"{digest.hexdigest()}.safetensors"
+            Path(copy.name).replace(place)
+        except Failed as problem:
+            raise weights_failed(problem) from problem
+        finally:
+            Path(copy.name).unlink(missing_ok=True)
+    return place
+
+
+def check_fit(run: RunSpec, folder: Path, weights: Path | None = None) -> None:
     """Raises `Failed` unless the weights fit the network and the data in `folder`. Costs torch where there are some."""
     if run.resume_from is None and (run.spec.model.pretrained or run.spec.model.weights is not None):
         from training_core.networks import transfer  # noqa: PLC0415
 
-        transfer.check_fit(run, folder)
+        transfer.check_fit(run, folder, weights)
 
 
 def read_about(run: RunSpec, reference: str) -> dict[str, Any]:
@@ -100,16 +141,6 @@ def find_file(run: RunSpec, uri: str) -> tuple[Source, Entry]:
             UNAVAILABLE_HINT,
         )
     return source, entry
-
-
-def read_file(run: RunSpec, uri: str) -> bytes:
-    """Raises as `find_file` does."""
-    source, entry = find_file(run, uri)
-    try:
-        with source.open(entry) as file:
-            return file.read(LARGEST_FILE_BYTES)
-    except Failed as problem:
-        raise weights_failed(problem) from problem
 
 
 def weights_failed(problem: Failed) -> Failed:

@@ -19,7 +19,7 @@ from training_core.data.meta import read_meta
 from training_core.failure import Failed
 from training_core.networks import published
 from training_core.networks.models import first_convolution, head, make_model
-from training_core.networks.origin import UNAVAILABLE_HINT, damaged, is_uri, model_of, read_file
+from training_core.networks.origin import UNAVAILABLE_HINT, damaged, is_uri, model_of
 from training_core.outgoing import Networks
 from training_core.recipe import auto_model, model_to_fetch
 from training_core.redaction import shown
@@ -56,8 +56,10 @@ class Origin:
         return self.mean * channels, self.deviation * channels
 
 
-def read_origin(run: RunSpec) -> Origin | None:
+def read_origin(run: RunSpec, weights: Path | None = None) -> Origin | None:
     """The weights that the spec names, verified; None for a network that starts from nothing.
+
+    `weights` is the copy of the file that it names by a URI.
 
     Raises `Failed(weights_unavailable)`, `Failed(checkpoint_invalid)` and what the sources raise.
     """
@@ -66,15 +68,15 @@ def read_origin(run: RunSpec) -> Origin | None:
         return _read_published(model_to_fetch(run.spec, run.device), Networks.of(run.allowed_networks))
     if model.weights is None:
         return None
-    return _read_file(run, model.weights) if is_uri(model.weights) else _read_checkpoint(run, model.weights)
+    return _read_file(model.weights, weights) if is_uri(model.weights) else _read_checkpoint(run, model.weights)
 
 
-def check_fit(run: RunSpec, folder: Path) -> None:
+def check_fit(run: RunSpec, folder: Path, weights: Path | None) -> None:
     """Match the weights against the network that will be trained on the data in `folder`, without making it.
 
     Raises what `read_origin` and `match` raise.
     """
-    origin, meta = read_origin(run), read_meta(folder)
+    origin, meta = read_origin(run, weights), read_meta(folder)
     if origin is None:
         return
     name: str = run.spec.model.name
@@ -113,10 +115,13 @@ def numbers(preprocessing: dict[str, Any], name: str) -> list[float] | None:
     return [float(value) for value in values] if isinstance(values, list) and len(values) in {1, 3} else None
 
 
-def _read_file(run: RunSpec, uri: str) -> Origin:
+def _read_file(uri: str, copy: Path | None) -> Origin:
     """A file that comes with no description: the network must be named, and the data's own statistics are taken."""
+    if copy is None:
+        message = f"model.weights: {shown(uri)} was not there any more when the training went on"
+        raise Failed(Reason.WEIGHTS_UNAVAILABLE, message, UNAVAILABLE_HINT)
     try:
-        return Origin(shown(uri), load(read_file(run, uri)))
+        return Origin(shown(uri), load(copy.read_bytes()))
     except SafetensorError as problem:
         raise Failed(
             Reason.CHECKPOINT_INVALID,

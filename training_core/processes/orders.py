@@ -3,7 +3,8 @@
     worker                                      launcher
       Order, with one end of a new socket  ->   forks a child
                                                 child, whose parent is the worker now: its process id  <-
-      Go                                   ->   child: RUNNING                                         <-
+      Go, with the end of a pipe that holds
+        the secret of its data, if it needs one -> child: RUNNING                                         <-
 
 Between the two the child is at hand: it waits, for as long as the worker has no slot for it, and takes no device. A
 worker that needs it no more closes the socket, and the child ends without having done anything.
@@ -34,7 +35,7 @@ class Order(BaseModel):
 
 
 class Go(BaseModel):
-    """Carry it out now, with `environment` and nothing else."""
+    """Carry it out now, with `environment` and nothing else; a secret comes beside it (`handover`)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -7,6 +7,7 @@ from api.book.models.fleet import Probe, Worker
 from api.book.models.jobs import Attempt, Job, RungValue, Trial
 from api.book.models.queue import QueueLane, QueueLook
 from api.book.models.reports import Artifact, Checkpoint, Event, MetricChunk
+from api.book.models.secrets import Secret
 
 __all__ = [
     "ApiKey",
@@ -27,6 +28,7 @@ __all__ = [
     "QueueLane",
     "QueueLook",
     "RungValue",
+    "Secret",
     "Trial",
     "Worker",
 ]

@@ -36,5 +36,9 @@ def read_dataset(run: RunSpec, source: Source, folder: Path) -> Opened:
 def _list(run: RunSpec, source: Source, folder: Path) -> Listing:
     identity = source.identity()
     if identity is not None:
-        return Listing(kept(run.cache_dir, f"listing 1 {identity}", lambda file: write_listing(source.entries(), file)))
+        return Listing(
+            kept(
+                run.cache_dir, f"listing 2 {run.readers} {identity}", lambda file: write_listing(source.entries(), file)
+            )
+        )
     return write_listing(source.entries(), folder / "listing.arrow")

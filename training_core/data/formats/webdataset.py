@@ -64,7 +64,7 @@ def open_webdataset(context: Context) -> Opened:
 
 def _identity(context: Context, row: int) -> str:
     dataset, entry = context.dataset, context.listing.entry(row)
-    settings = [dataset.columns.model_dump(), dataset.split.group_by, dataset.credentials]
+    settings = [dataset.columns.model_dump(), dataset.split.group_by, context.run.readers]
     return json.dumps(["webdataset", INDEX_FORMAT, context.uri, entry, settings])
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from training_core.data.credentials import Credentials, read_all, read_credentials
+from training_core.credentials import OperatorEntry
+from training_core.data.credentials import Credentials, read_credentials
 from training_core.data.sources.errors import failure_of, reading
 from training_core.data.sources.folder import FolderSource
 from training_core.data.sources.places import allowed_path, check_allowed
@@ -65,7 +66,7 @@ def _open_last(run: RunSpec, place: Link) -> tuple[Source, str | None]:
     if place.scheme == UPLOAD:
         upload = open_upload(run, place.path)
         return upload, container_of(run, upload)
-    credentials = read_credentials(run.credentials_file, run.spec.dataset.credentials)
+    credentials = run.secret or read_credentials(run.credentials_file, run.spec.dataset.credentials)
     return _open_place(run, place, credentials), _container_of(place.path)
 
 
@@ -98,7 +99,7 @@ def _open_place(run: RunSpec, place: Link, credentials: Credentials) -> Source:
     if place.scheme == "dvc":
         return _open_dvc(uri, place.path, run.data_roots)
     check_allowed(place.address, run.allowed_uris)
-    networks = networks_of(run)
+    networks = networks_of(run, credentials)
     if place.scheme in WEB:
         return WebSource(place, run.allowed_uris, networks, credentials.token)
     if place.scheme == "s3":
@@ -108,11 +109,11 @@ def _open_place(run: RunSpec, place: Link, credentials: Credentials) -> Source:
     return RemoteSource(uri, open_filesystem(place.scheme, options), f"{place.host}/{place.path}")
 
 
-def networks_of(run: RunSpec) -> Networks:
-    """Those of the worker, and the endpoint that its operator wrote into the credentials file; no other secret's."""
+def networks_of(run: RunSpec, credentials: Credentials) -> Networks:
+    """Those of the worker, and the endpoint in an entry of its operator; one that a project names is like any URI."""
     networks = Networks.of(run.allowed_networks)
-    entry = read_all(run.credentials_file).get(run.spec.dataset.credentials or "")
-    return networks.trusting(entry.endpoint_url) if entry is not None and entry.endpoint_url else networks
+    trusted = isinstance(credentials, OperatorEntry) and credentials.endpoint_url
+    return networks.trusting(trusted) if trusted else networks
 
 
 def _open_folder(uri: str, path: str, roots: list[Path]) -> Source:

@@ -120,7 +120,7 @@ def _open(run: RunSpec, uri: str, folder: str, only: str | None) -> Source:
     scheme, separator, place = run.store.partition("://")
     if scheme == "s3":
         bucket, _, prefix = place.strip("/").partition("/")
-        credentials = read_all(run.credentials_file).get(STORE_CREDENTIALS, Credentials(anonymous=True))
+        credentials = read_all(run.store_credentials_file).get(STORE_CREDENTIALS, Credentials(anonymous=True))
         return S3Source(uri, bucket, f"{prefix}/{folder}".strip("/"), credentials, networks=EVERYWHERE, only=only)
     root = Path(place if separator else scheme) / folder
     return FolderSource(uri, root, [root], only)
