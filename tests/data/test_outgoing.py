@@ -21,6 +21,7 @@ from cryptography.x509.oid import NameOID
 
 from tests.data.opening import open_uri, refused, touch
 from tests.data.servers import Site, serve
+from training_core.credentials import Credentials, OperatorEntry
 from training_core.data.sources import retry
 from training_core.data.sources.http import HttpClient
 from training_core.outgoing import Denied, Networks, check_host
@@ -126,6 +127,19 @@ def test_a_redirect_to_a_denied_address_is_not_followed(tmp_path: Path, site: Si
                 allowed_uris=["http://"], allowed_networks=[site.host],
             )  # fmt: skip
         assert not inside.asked
+
+
+def test_the_endpoint_of_a_project_is_like_any_address_and_the_operators_is_trusted(tmp_path: Path, site: Site) -> None:
+    spec = {"credentials": "own"}
+    written = {"endpoint_url": site.url, "key": "k", "secret": "s"}
+    for secret in (Credentials.model_validate(written), OperatorEntry.model_validate({**written, "projects": "*"})):
+        options = {"dataset": spec, "secret": secret, "allowed_networks": []}
+        if isinstance(secret, OperatorEntry):
+            refused(tmp_path, "s3://pets/x", "dataset_unreachable", "there is nothing", **options)
+            assert site.asked
+        else:
+            refused(tmp_path, "s3://pets/x", "dataset_forbidden", "may not reach", **options)
+            assert not site.asked
 
 
 def test_a_folder_with_a_space_is_read_by_its_uri(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_a_missing_folder(tmp_path: Path) -> None:
     refused(make_run(tmp_path, "file://missing"), "dataset_unreachable", "file://missing")
 
 
-@pytest.mark.parametrize("uri", ["file:///etc", "file://../..", "zip://::file:///etc/passwd"])
+@pytest.mark.parametrize("uri", ["file:///etc", "zip://::file:///etc/passwd"])
 def test_a_place_outside_the_roots(tmp_path: Path, uri: str) -> None:
     refused(make_run(tmp_path, uri), "dataset_forbidden")
 
@@ -64,10 +64,6 @@ def test_no_roots_no_local_files(tmp_path: Path, images: Path) -> None:
 def test_a_link_out_of_the_roots(tmp_path: Path, images: Path) -> None:
     (images / "class-0" / "link.png").symlink_to("/etc/passwd")
     refused(make_run(tmp_path, f"file://{images}"), "dataset_forbidden", "class-0/link.png")
-
-
-def test_an_unknown_scheme(tmp_path: Path) -> None:
-    refused(make_run(tmp_path, "ftp://example.org/pets"), "unsupported", "ftp://example.org/pets")
 
 
 def test_an_archive_that_is_none(tmp_path: Path) -> None:
