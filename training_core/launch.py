@@ -17,11 +17,13 @@ from typing import get_args
 
 from training_core.algorithm.teacher import check_teacher, find_teacher
 from training_core.credentials import Credentials
-from training_core.failure import outcome_of
+from training_core.data.bombs import too_much_memory
+from training_core.failure import Failed, is_out_of_memory, outcome_of
 from training_core.networks.origin import check_fit, check_origin, fetch_weights
 from training_core.planning import plan_compute
 from training_core.processes.heap import keep_freed_memory
 from training_core.processes.hiding import NICENESS, handed_over, hiding
+from training_core.processes.memory_limit import limited_memory, preparation_bytes
 from training_core.processes.orders import Stage
 from training_core.processes.process import die_with, end_with_parent, leave, share_cores, yield_to_others
 from training_core.redaction import print_error
@@ -69,10 +71,12 @@ def prepare(run_dir: RunDir) -> int:
         run = run_dir.read_spec().model_copy(update={"secret": credentials})
         # Closed before rank 0 opens it: there are never two writers.
         with EventsFile(run_dir.events) as events:
+            run = run.model_copy(update={"private_dirs": [*run.private_dirs, run_dir.path]})
             check_together(run.spec)
             check_origin(run)
             find_teacher(run)
-            prepared = prepare_data(run, Wishes(run_dir).stop_requested, events.append)
+            with limited_memory(preparation_bytes(run.preparation_memory_bytes)):
+                prepared = prepare_data(run, Wishes(run_dir).stop_requested, events.append)
             prepared = prepared.model_copy(update={"weights": fetch_weights(run, prepared.folder)})
             check_fit(run, prepared.folder, prepared.weights)
             check_teacher(run, prepared.folder)
@@ -82,10 +86,17 @@ def prepare(run_dir: RunDir) -> int:
             run_dir.write_prepared(prepared)
     except Exception as error:  # noqa: BLE001  whatever it is, the run says how it ended
         print_error(error)
-        outcome = outcome_of(error, phase="preparing", step=0, rank=None)
+        outcome = outcome_of(_explained(error), phase="preparing", step=0, rank=None)
         run_dir.write_outcome(hiding(outcome, credentials))
         return 0 if outcome.result == "stopped" else 1
     return 0
+
+
+def _explained(error: Exception) -> Exception:
+    """Memory that is short while the data is prepared has nothing to do with a batch."""
+    if isinstance(error, Failed) or not is_out_of_memory(error):
+        return error
+    return too_much_memory("the dataset takes more memory than a preparation has")
 
 
 class Wishes:

@@ -37,9 +37,11 @@ class RunSpec(BaseModel):
     """One attempt as the training process sees it. Paths are absolute; `store` is an fsspec URI.
 
     `resume_from` and every checkpoint path are relative to `store`. `data_roots` are the only folders that
-    `file://` may read; a relative `file://` path starts at the first of them. `allowed_uris` are prefixes of the other
-    URIs that may be read (`s3://pets/`); without any, every bucket may be, and no web address. `allowed_networks` are
-    networks and hosts beside the public internet that connections may go to. Prepared data beyond
+    `file://` may read; a relative `file://` path starts at the first of them. `private_dirs`, like the store and the
+    cache, are never read as data, wherever they lie. The preparation may take `preparation_memory_bytes`; 0 stands for
+    a quarter of the host's memory. `allowed_uris` are prefixes of the other URIs that may be read (`s3://pets/`);
+    without any, every bucket may be, and no web address. `allowed_networks` are networks
+    and hosts beside the public internet that connections may go to. Prepared data beyond
     `cache_bytes` is deleted, least recently used first; 0 stands for half of the disk. `loader` says who makes the
     batches: threads of the rank, one process of threads beside it (with a GPU), or DALI where it is installed.
     `secret` is what the data is read with, and is never written down. What a `private` run prepares is its project's
@@ -66,6 +68,8 @@ class RunSpec(BaseModel):
     cache_dir: Path
     cache_bytes: int = Field(default=0, ge=0)
     data_roots: list[Path] = Field(default_factory=list)
+    private_dirs: list[Path] = Field(default_factory=list)
+    preparation_memory_bytes: int = Field(default=0, ge=0)
     allowed_uris: list[str] = Field(default_factory=list)
     allowed_networks: list[str] = Field(default_factory=list)
     private: bool = False

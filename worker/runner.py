@@ -122,6 +122,8 @@ def write_spec(host: Host, run: Run) -> None:
             cache_bytes=settings.cache_bytes,
             data_roots=host.access.data_roots(ticket.project),
             allowed_uris=host.access.allowed_uris(ticket.project),
+            private_dirs=[settings.work_dir, *settings.private_dirs],
+            preparation_memory_bytes=settings.preparation_memory_bytes,
             allowed_networks=settings.allowed_networks,
             private=host.access.is_own(ticket.project),
             store_credentials_file=settings.store_credentials_file,

@@ -42,6 +42,10 @@ class Settings(BaseSettings):
         default_factory=list,
         description="folders that `file://` may read, separated like PATH; a relative path starts at the first",
     )
+    private_dirs: Annotated[list[Path], NoDecode] = Field(
+        default=[Path(".trainyard")], validate_default=True,
+        description="folders that are never data, beside the store, the cache and the work folder; separated like PATH",
+    )  # fmt: skip
     access_file: Path | None = Field(
         default=None, description="TOML or JSON of roots and URI prefixes by project; see docs/secrets.md"
     )
@@ -72,6 +76,9 @@ class Settings(BaseSettings):
     slot_wait_seconds: float = Field(default=10.0, ge=0, description="before prepared work is given back")
     ahead_wait_seconds: float = Field(default=900.0, ge=0, description="the same for a trial of a search, sent ahead")
     attempt_memory_bytes: int = Field(default=0, ge=0, description="memory.max of an attempt's cgroup; 0: no limit")
+    preparation_memory_bytes: int = Field(
+        default=0, ge=0, description="that preparing a dataset may take; 0: a quarter of the host, at least 2 GiB"
+    )
     stop_grace_seconds: float = Field(default=120.0, description="for the checkpoint after a stop was asked for")
     term_grace_seconds: float = Field(default=15.0, description="between SIGTERM and SIGKILL")
     stall_seconds: float = Field(default=1800.0, description="without a new report before a run counts as stalled")
@@ -82,7 +89,7 @@ class Settings(BaseSettings):
         parse_keys(keys.get_secret_value())
         return keys
 
-    @field_validator("data_roots", mode="before")
+    @field_validator("data_roots", "private_dirs", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return [part for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
@@ -109,6 +116,11 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, path: Path) -> Path:
         return path.absolute()
+
+    @field_validator("private_dirs")
+    @classmethod
+    def _all_absolute(cls, paths: list[Path]) -> list[Path]:
+        return [path.absolute() for path in paths]
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from training_core.tensors import Tensors
 from training_core.wire import Reason
 
 NAMED_TENSORS = 3
+LONGEST_HEADER_BYTES = 16 * 2**20  # of JSON, which takes some ten times as much once it is read
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,10 @@ def _read_file(uri: str, copy: Path | None) -> Origin:
         message = f"model.weights: {shown(uri)} was not there any more when the training went on"
         raise Failed(Reason.WEIGHTS_UNAVAILABLE, message, UNAVAILABLE_HINT)
     try:
-        return Origin(shown(uri), load(copy.read_bytes()))
+        content = copy.read_bytes()
+        if int.from_bytes(content[:8], "little") > LONGEST_HEADER_BYTES:
+            raise SafetensorError("its header is longer than any network needs")
+        return Origin(shown(uri), load(content))
     except SafetensorError as problem:
         raise Failed(
             Reason.CHECKPOINT_INVALID,

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from training_core.data.bombs import check_unpacked
 from training_core.data.formats.columns import invalid
 from training_core.data.formats.context import Context, Opened
 from training_core.data.formats.reader import FileReader
@@ -100,6 +101,7 @@ def _images(context: Context, row: int, path: str) -> Images:
     if channels not in {1, 3} or not 0 < images.bytes <= LARGEST_FILE_BYTES:
         raise invalid(path, f"holds images of {height} x {width} x {channels} bytes", "give images of 1 or 3 channels")
     size = context.listing.entry(row).size
+    check_unpacked(path, size, images.start + count * images.bytes)
     if not path.lower().endswith(".gz") and size != images.start + count * images.bytes:
         raise invalid(
             path, f"is {size:,} bytes long, and its header says {images.start + count * images.bytes:,}", HINT
@@ -112,6 +114,7 @@ def _labels(context: Context, row: int, path: str) -> NDArray[np.uint8]:
         (count,) = _header(file, path, (1,))
         if count > MOST_LABELS:
             raise invalid(path, f"says that it holds {count:,} labels", "check that the upload is complete")
+        check_unpacked(path, context.listing.entry(row).size, count)
         content = _read(file, path, count + 1)
     if len(content) != count:
         raise invalid(path, f"holds {len(content):,} labels or more, and its header says {count:,}", HINT)

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from training_core.data.bombs import being_read
 from training_core.data.formats.columns import Interpreter, Values, choose, find_image, find_label, invalid
 from training_core.data.formats.context import Context, Opened
 from training_core.data.formats.paths_index import PathsIndex
@@ -67,9 +68,12 @@ def open_manifest(context: Context) -> Opened:
         with context.source.open(context.listing.entry(row)) as file:
             chosen = choose(_header(context, row, path), context.dataset, path)
             interpreter = Interpreter(path, chosen, given)
-            for first, columns in chunks(file, path, [chosen.image, *chosen.names()]):
-                names = [_name(value, path, first + i) for i, value in enumerate(columns[chosen.image])]
-                writer.add(_rows(writer, finder, path.rpartition("/")[0], names, interpreter.values(columns, first)))
+            with being_read(path):
+                for first, columns in chunks(file, path, [chosen.image, *chosen.names()]):
+                    names = [_name(value, path, first + i) for i, value in enumerate(columns[chosen.image])]
+                    writer.add(
+                        _rows(writer, finder, path.rpartition("/")[0], names, interpreter.values(columns, first))
+                    )
     listing = finder.listing()
     samples = writer.finish()
     return samples, FileReader(context.source, listing, samples)

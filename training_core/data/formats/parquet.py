@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from training_core.data.bombs import being_read, check_unpacked
 from training_core.data.formats.columns import IMAGE_NAMES, Chosen, Interpreter, choose, invalid
 from training_core.data.formats.context import Context, Opened
+from training_core.data.formats.parquet_files import check_footer, chunk_bytes, open_parquet, text_batches
 from training_core.data.formats.reader import entry_rows
 from training_core.data.formats.splits import split_in
-from training_core.data.formats.tables import CHUNK_ROWS, open_parquet
 from training_core.data.formats.writer import Rows, SampleWriter
 from training_core.data.listing import fingerprints
 from training_core.data.samples import Content, Samples, Unreadable
@@ -25,6 +26,7 @@ from training_core.failure import Failed
 from training_core.wire import Reason
 
 READ_ROWS = 64
+SLICE_BYTES = 64 * 2**20
 
 
 def image_column(schema: pa.Schema, wanted: str) -> str | None:
@@ -61,10 +63,11 @@ def open_parquet_images(context: Context) -> Opened:
         with context.source.open(context.listing.entry(row)) as file:
             table = open_parquet(file, path)
             images[path] = _image_column(table.schema_arrow, path, context)
-            one = _File(context, table, row, path, images[path])
+            one = _File(context, table, file, row, path, images[path])
             try:
-                for rows in one.rows(writer):
-                    writer.add(rows)
+                with being_read(path):
+                    for rows in one.rows(writer):
+                        writer.add(rows)
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as problem:
                 raise invalid(path, "is damaged", "check that the upload is complete") from problem
     samples = writer.finish()
@@ -85,6 +88,7 @@ def _image_column(schema: pa.Schema, path: str, context: Context) -> str:
 class _File:
     context: Context
     table: pq.ParquetFile
+    file: BinaryIO
     row: int
     path: str
     image: str
@@ -93,8 +97,9 @@ class _File:
         """All columns but the image's."""
         interpreter, entry, first = self._interpreter(), self.context.listing.entry(self.row), 0
         names = interpreter.chosen.names()
+        check_footer(self.table, self.path, entry.size, [self.image, *names])
         whole = np.uint64(stamp_of(f"{entry.size} {entry.stamp}"))
-        for batch in self.table.iter_batches(CHUNK_ROWS, columns=names, use_threads=False):
+        for batch in text_batches(self.file, self.path, names):
             values = interpreter.values({name: batch.column(name).to_pylist() for name in names}, first + 1)
             index = np.arange(first, first + batch.num_rows)
             sizes = np.zeros(len(index), np.int64)
@@ -175,18 +180,27 @@ class ParquetReader:
                 group = int(np.searchsorted(ends, offsets[done], side="right"))
                 last = int(np.searchsorted(offsets, ends[group]))
                 first_row = int(ends[group] - table.metadata.row_group(group).num_rows)
-                yield from self._of_group(table, group, (offsets[done:last] - first_row).tolist(), self._images[path])
+                wanted = (offsets[done:last] - first_row).tolist()
+                with being_read(path):
+                    yield from self._of_group(table, group, wanted, self._images[path], path)
                 done = last
 
-    def _of_group(self, table: pq.ParquetFile, group: int, wanted: list[int], column: str) -> Iterator[Content]:
-        answered = 0
+    def _of_group(
+        self, table: pq.ParquetFile, group: int, wanted: list[int], column: str, path: str
+    ) -> Iterator[Content]:
+        answered, given = 0, 0
+        stored, unpacked = chunk_bytes(table, group, column)
+        # A dictionary is stored once and may stand in every row: no slice may be too large, however large its values.
+        rows = max(1, min(READ_ROWS, SLICE_BYTES // max(1, unpacked)))
         try:
             first = 0
-            for batch in table.iter_batches(READ_ROWS, row_groups=[group], columns=[column], use_threads=False):
+            for batch in table.iter_batches(rows, row_groups=[group], columns=[column], use_threads=False):
                 images = batch.column(0)
                 while answered < len(wanted) and wanted[answered] < first + batch.num_rows:
                     content = _content(images[wanted[answered] - first])
                     answered += 1
+                    given += len(content) if isinstance(content, bytes) else 0
+                    check_unpacked(f"the row group {group} of {path}", stored, given)
                     yield content
                 if answered == len(wanted):
                     return

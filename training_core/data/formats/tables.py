@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from training_core.data.bombs import check_cell
 from training_core.data.formats.columns import invalid
+from training_core.data.formats.parquet_files import CHUNK_ROWS, check_footer, open_parquet, text_batches
 
-CHUNK_ROWS = 16_384
 LONGEST_LINE = 2**20
 HEADER_ROWS = 100
 Columns = dict[str, Sequence[Any]]
@@ -44,13 +45,6 @@ def chunks(file: BinaryIO, path: str, wanted: Sequence[str]) -> Iterator[tuple[i
 
 def is_csv(path: str) -> bool:
     return path.lower().endswith((".csv", ".tsv"))
-
-
-def open_parquet(file: BinaryIO, path: str) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(file, buffer_size=2**20, page_checksum_verification=True)
-    except (pa.ArrowInvalid, OSError, ValueError) as problem:
-        raise invalid(path, "is not a readable Parquet file", "check that the upload is complete") from problem
 
 
 def _csv_rows(file: BinaryIO, path: str) -> Iterator[list[str]]:
@@ -103,7 +97,8 @@ def _csv_chunks(file: BinaryIO, path: str, wanted: Sequence[str]) -> Iterator[tu
         if len(row) != len(names):
             what = f"has {len(row)} cells, and the header {len(names)}"
             raise invalid(f"row {number} of {path}", what, "quote cells that hold the delimiter")
-        for column, position in zip(columns, positions, strict=True):
+        for column, position, name in zip(columns, positions, wanted, strict=True):
+            check_cell(f"row {number} of {path}", name, row[position])
             column.append(row[position])
         if len(columns[0]) == CHUNK_ROWS:
             yield first, dict(zip(wanted, columns, strict=True))
@@ -133,7 +128,10 @@ def _json_chunks(file: BinaryIO, path: str, wanted: Sequence[str]) -> Iterator[t
             columns = [[] for _ in wanted]
         first = first if columns[0] else number
         for column, name in zip(columns, wanted, strict=True):
-            column.append(record.get(name))
+            check_cell(f"line {number} of {path}", name, record.get(name))
+            value = record.get(name)
+            # A list or an object is refused with its chunk; until then it may not fill the memory.
+            column.append([] if isinstance(value, list | dict) else value)
         if len(columns[0]) == CHUNK_ROWS:
             yield first, dict(zip(wanted, columns, strict=True))
             columns = [[] for _ in wanted]
@@ -144,7 +142,8 @@ def _json_chunks(file: BinaryIO, path: str, wanted: Sequence[str]) -> Iterator[t
 def _parquet_chunks(file: BinaryIO, path: str, wanted: Sequence[str]) -> Iterator[tuple[int, Columns]]:
     first = 1
     try:
-        for batch in open_parquet(file, path).iter_batches(CHUNK_ROWS, columns=list(wanted), use_threads=False):
+        check_footer(open_parquet(file, path), path, file.seek(0, os.SEEK_END), wanted)
+        for batch in text_batches(file, path, wanted):
             yield first, {name: batch.column(name).to_pylist() for name in wanted}
             first += batch.num_rows
     except (pa.ArrowInvalid, OSError) as problem:

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
+from training_core.data.bombs import being_read, check_cell
 from training_core.data.formats.columns import Interpreter, choose, find_label, invalid
 from training_core.data.formats.context import Context, Opened
 from training_core.data.formats.reader import FileReader
@@ -99,6 +100,7 @@ def _index(context: Context, row: int, target: Path) -> None:
     entry = context.listing.entry(row)
     with (
         reading(f"{entry.path} of {context.uri}"),
+        being_read(entry.path),
         context.source.open(entry) as file,
         pa.OSFile(str(target), "wb") as sink,
         pa.ipc.new_file(sink, SHARD_SCHEMA) as out,
@@ -177,6 +179,8 @@ class _Describer:
         if dataset.columns.label == "auto" and find_label(names, dataset) is None:
             raise invalid(where, "has no class", "store it as .cls, or as `label` in .json")
         chosen = choose(["image", *(name for name in names if name != "image")], _with_image(dataset), where)
+        for name in chosen.names():
+            check_cell(where, name, sample.fields[name])
         values = Interpreter(where, chosen, unit="sample").values({n: [sample.fields[n]] for n in chosen.names()}, 1)
         return (
             f"{sample.key}.{image.name.rpartition('.')[2]}",

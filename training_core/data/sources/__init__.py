@@ -9,6 +9,7 @@ from training_core.data.credentials import Credentials, read_credentials
 from training_core.data.sources.errors import failure_of, reading
 from training_core.data.sources.folder import FolderSource
 from training_core.data.sources.places import allowed_path, check_allowed
+from training_core.data.sources.private import PrivatePlaces, private_places
 from training_core.data.sources.remote import RemoteSource, check_hosts, open_filesystem
 from training_core.data.sources.s3 import S3Source
 from training_core.data.sources.source import LARGEST_FILE_BYTES, Entry, Piece, Source
@@ -95,7 +96,7 @@ def _open_container(uri: str, kind: str, inner: str, source: Source, scratch: Pa
 def _open_place(run: RunSpec, place: Link, credentials: Credentials) -> Source:
     uri = shown(run.spec.dataset.uri)
     if place.scheme == "file":
-        return _open_folder(uri, place.path, run.data_roots)
+        return _open_folder(uri, place.path, run.data_roots, private_places(run))
     if place.scheme == "dvc":
         return _open_dvc(uri, place.path, run.data_roots)
     check_allowed(place.address, run.allowed_uris)
@@ -116,9 +117,13 @@ def networks_of(run: RunSpec, credentials: Credentials) -> Networks:
     return networks.trusting(trusted) if trusted else networks
 
 
-def _open_folder(uri: str, path: str, roots: list[Path]) -> Source:
+def _open_folder(uri: str, path: str, roots: list[Path], private: PrivatePlaces) -> Source:
     real = allowed_path(path, roots)
-    return FolderSource(uri, real.parent, roots, real.name) if real.is_file() else FolderSource(uri, real, roots)
+    is_file = real.is_file()
+    private.check_folder(str(real.parent if is_file else real), f"file://{path}")
+    if is_file:
+        return FolderSource(uri, real.parent, roots, real.name, private)
+    return FolderSource(uri, real, roots, private=private)
 
 
 def _open_bucket(uri: str, place: Link, credentials: Credentials, networks: Networks) -> Source:

@@ -13,6 +13,7 @@ from training_core.data.samples import Unreadable
 from training_core.data.sources.ahead import Request, read_ahead
 from training_core.data.sources.errors import reading
 from training_core.data.sources.places import is_below, real_roots
+from training_core.data.sources.private import PrivatePlaces
 from training_core.data.sources.source import CHANGED, VANISHED, Entry, Piece, Source
 from training_core.failure import Failed
 from training_core.wire import Reason
@@ -27,8 +28,11 @@ FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 class FolderSource:
     """With `only`, the one file of that name; the folder around it stays readable."""
 
-    def __init__(self, uri: str, folder: Path, roots: list[Path], only: str | None = None) -> None:
+    def __init__(
+        self, uri: str, folder: Path, roots: list[Path], only: str | None = None, private: PrivatePlaces | None = None
+    ) -> None:
         self.uri, self._folder, self._roots, self._only = uri, str(folder), real_roots(roots), only
+        self._private = private or PrivatePlaces()
         if not folder.is_dir():
             raise FileNotFoundError(folder)
 
@@ -58,10 +62,13 @@ class FolderSource:
         return (folder + name for name in names)
 
     def _enter(self, folder: str, seen: set[tuple[int, int]]) -> bool:
-        """False for a folder that was entered before: a link back to a parent would never end."""
+        """False for a folder that was entered before: a link back to a parent would never end; and for one of ours."""
         path = f"{self._folder}/{folder}".rstrip("/")
         if os.path.islink(path):
             self._check(os.path.realpath(path), folder.rstrip("/"))
+            self._private.check_folder(os.path.realpath(path), folder.rstrip("/"))
+        elif self._private.has_folder(os.path.realpath(path)):
+            return False
         status = os.stat(path)
         key = (status.st_dev, status.st_ino)
         return key not in seen and not seen.add(key)  # type: ignore[func-returns-value]
@@ -91,6 +98,7 @@ class FolderSource:
 
     def _found(self, path: str) -> Entry | None:
         try:
+            self._private.check_folder(os.path.realpath(os.path.dirname(f"{self._folder}/{path}")), path)
             return self._entry(path)
         except (NotADirectoryError, ValueError):
             return None
@@ -126,8 +134,9 @@ class FolderSource:
         """Checked after it was opened: no link put in place in between leads out."""
         descriptor = os.open(f"{self._folder}/{name}", FLAGS)
         try:
-            self._check(os.readlink(f"/proc/self/fd/{descriptor}"), name)
-            status = os.fstat(descriptor)
+            real, status = os.readlink(f"/proc/self/fd/{descriptor}"), os.fstat(descriptor)
+            self._check(real, name)
+            self._private.check_file(real, status, name)
             if not stat.S_ISREG(status.st_mode):
                 raise FileNotFoundError(name)
         except BaseException:

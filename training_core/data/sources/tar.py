@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from typing import Any, BinaryIO
 
+from training_core.data.bombs import being_read, check_unpacked
 from training_core.data.samples import Unreadable
 from training_core.data.sources.container import Container, member_stamp
 from training_core.data.sources.errors import reading
@@ -70,8 +71,11 @@ class TarSource(Container):
 
     def _decompressed(self, file: BinaryIO, decompress: Callable[..., Any]) -> Iterator[bytes]:
         try:
-            with decompress(file, "rb") as unpacked:
+            size = 0
+            with being_read(self.uri), decompress(file, "rb") as unpacked:
                 while chunk := unpacked.read(CHUNK_BYTES):
+                    size += len(chunk)
+                    check_unpacked(self.uri, self._archive.size, size)
                     yield chunk
         except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as problem:
             raise self._broken("archive: its compression is damaged") from problem

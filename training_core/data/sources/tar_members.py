@@ -80,7 +80,8 @@ def _extension(kind: bytes, content: bytes) -> dict[str, str]:
         if not 4 <= length <= len(content):
             raise BadTar("a broken pax header")
         name, _, value = content[content.find(b" ") + 1 : length - 1].partition(b"=")
-        found[name.decode("utf-8", "replace")] = value.decode("utf-8", "replace")
+        if name in {b"path", b"size"}:  # one header after the other may fill the memory with anything else
+            found[name.decode()] = value.decode("utf-8", "replace")
         content = content[length:]
     return found
 

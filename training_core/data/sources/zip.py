@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 from zipfile import BadZipFile
 
+from training_core.data.bombs import check_unpacked
 from training_core.data.samples import Unreadable
 from training_core.data.sources.container import Container, member_stamp
 from training_core.data.sources.errors import reading
@@ -116,6 +117,7 @@ class ZipSource(Container):
             if fields[3] not in METHODS:
                 raise BadZipFile
             file.seek(fields[9] + fields[10], 1)
+            check_unpacked(f"{entry.path} in {self.uri}", entry.stored, entry.size)
             size = 0
             for part in _unpack(_chunks(file, entry.stored), fields[3], CHUNK_BYTES):
                 size += len(part)
