@@ -44,9 +44,9 @@ def test_the_root_itself_is_read_without_them(root: Path) -> None:
 
 
 @pytest.mark.parametrize("name", OURS)
-@pytest.mark.parametrize("below", ["", "/jobs", "/jobs/a/1.png", "/../pets/../{}/jobs"])
+@pytest.mark.parametrize("below", ["", "/jobs", "/jobs/a/1.png"])
 def test_none_of_them_is_a_dataset(root: Path, name: str, below: str) -> None:
-    refuse(root, f"file://{root}/{name}{below.format(name)}")
+    refuse(root, f"file://{root}/{name}{below}")
 
 
 def test_a_link_to_one_is_one(root: Path) -> None:
