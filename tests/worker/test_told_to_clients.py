@@ -23,6 +23,7 @@ from worker.runner import run_attempt
 from worker.settings import Settings
 
 RESNET = {"name": "small_resnet"}
+NOBODYS = "ckpt_00000000000000000000000002"
 Fail = Callable[..., dict[str, Any]]
 
 
@@ -70,7 +71,11 @@ def fail(settings: Settings, program: tuple[str, ...], book: Book, tmp_path: Pat
         ({"uri": "file:///etc"}, "dataset_forbidden", "/etc"),
         ({"uri": "zip://::file://pets.zip"}, "dataset_invalid", "pets.zip"),
         ({"model": RESNET, "training": {"batch_size": 1, "image_size": 8}}, "unsupported", "a batch of 1"),
-        ({"model": {"name": "small_cnn", "weights": "jobs/x/step-1"}}, "weights_unavailable", "model.weights"),
+        (
+            {"model": {"name": "small_cnn", "weights": NOBODYS}},
+            "weights_unavailable",
+            "model.weights",
+        ),
     ],
 )
 def test_a_mistake_is_told_in_words_and_without_a_traceback(
