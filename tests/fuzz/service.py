@@ -22,6 +22,7 @@ from local.postgres import Postgres
 from tests.integration import access_objects as made
 from tests.integration.access_objects import World
 from tests.waiting import eventually
+from training_core.sealing import new_key
 
 ROOT = Path(__file__).parents[2]
 PROJECT = "fuzz"
@@ -29,8 +30,8 @@ MAKERS = (
     made.a_job, made.a_running_job, made.a_queued_job, made.a_paused_job, made.a_search, made.a_check,
     made.a_checkpoint, made.an_artifact, made.a_key,
 )  # fmt: skip
-# A wait may be asked for in many requests; each may take a line for so long.
-SETTINGS = {"TRAINYARD_WAIT_LIMIT_SECONDS": "0.2"}
+# A wait may be asked for by many requests, and each holds a line for so long. Limits would answer in place of routes.
+SETTINGS = {"wait_limit_seconds": 0.2, "rate_requests": 0, "rate_guesses": 0}
 
 
 class Target(NamedTuple):
@@ -47,7 +48,9 @@ def live() -> Iterator[Target]:
         folder.chmod(0o755)
         server = Postgres(folder, durable=False)
         server.start()
-        environment = {**os.environ, **SETTINGS, "TRAINYARD_DATABASE_URL": server.url}
+        own = {f"TRAINYARD_{name.upper()}": str(value) for name, value in SETTINGS.items()}
+        environment = {**os.environ, **own, "TRAINYARD_DATABASE_URL": server.url}
+        environment["TRAINYARD_SECRETS_KEY"] = new_key()
         environment["TRAINYARD_STORE"] = folder.as_uri()
         subprocess.run(
             [sys.executable, "-m", "alembic", "upgrade", "head"],

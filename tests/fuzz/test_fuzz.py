@@ -13,15 +13,17 @@ from api.settings import Settings
 from tests.fuzz.hostile import Hostile
 from tests.fuzz.hunting import hunt
 from tests.fuzz.judging import Judge
-from tests.fuzz.service import furnish
+from tests.fuzz.service import SETTINGS, furnish
 from tests.integration.conftest import serving
+from training_core.sealing import new_key
 
 CASES = 800
 
 
 @pytest.fixture
 def settings(database_url: str, tmp_path: Path) -> Settings:
-    return Settings(database_url=SecretStr(database_url), store=tmp_path.as_uri(), wait_limit_seconds=0.1)
+    secrets_key = SecretStr(new_key())
+    return Settings(database_url=SecretStr(database_url), store=tmp_path.as_uri(), secrets_key=secrets_key, **SETTINGS)
 
 
 def test_whatever_is_sent_is_answered_in_time_and_as_documented(settings: Settings, tmp_path: Path) -> None:
