@@ -36,7 +36,10 @@ SecretName = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", descripti
 Body = Annotated[schemas.SecretBody, Depends(Json(schemas.SecretBody))]
 
 
-@router.put("/{name}", response_model=schemas.SecretAnswer)
+@router.put(
+    "/{name}", response_model=schemas.SecretAnswer,
+    responses={201: {"model": schemas.SecretAnswer, "description": "It is new"}},
+)  # fmt: skip
 async def put(name: SecretName, sessions: SessionsOf, caller: Administrator, sealer: SealerOf, asked: Body) -> Response:
     """Store credentials, or replace those of this name; 201 when it is new. `dataset.credentials` takes the name.
 
