@@ -11,6 +11,8 @@ from typing import Any
 from fastapi import Depends, FastAPI
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import RedirectResponse
 
 from api import errors, openapi, production
 from api.addresses import AddressCheck
@@ -70,6 +72,11 @@ CROSS_ORIGIN: dict[str, Any] = {
 PAGES = Path(__file__).with_name("static")
 
 
+def _to_the_page(_: Request) -> RedirectResponse:
+    """Relative, so that it holds behind a proxy's prefix too."""
+    return RedirectResponse("docs/")
+
+
 def create_app(settings: Settings | None = None) -> FastAPI:
     """An application with its own engine and its own LISTEN connection, made when it starts."""
     settings = settings or load(Settings)
@@ -110,6 +117,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         dataset_checks, fleet, health, secrets, api_keys, projects, audit_log,
     ):  # fmt: skip
         app.include_router(part.router)
+    app.add_route("/docs", _to_the_page, include_in_schema=False)
     app.mount("/docs", StaticFiles(directory=PAGES / "docs", html=True), name="docs")
     app.add_middleware(Overload, places=settings.places, patience_seconds=settings.patience_seconds)
     app.add_middleware(BodyLimit, limit_bytes=settings.body_limit_bytes, receive_seconds=settings.receive_seconds)

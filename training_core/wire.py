@@ -124,7 +124,8 @@ class Ticket(Message):
 class Heartbeat(Message):
     """A worker's sign of life. `beat` counts up; the janitor watches it change and compares no clocks.
 
-    What a newer worker says beyond this is passed over: it is alive all the same.
+    What a newer worker says beyond this is passed over: it is alive all the same. `readable` are the folders that
+    `file://` may read there, by the names of the projects that have their own, and by `*` for all others.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -143,6 +144,7 @@ class Heartbeat(Message):
     draining: bool
     attempts: list[str]
     version: str
+    readable: dict[str, list[str]] = Field(default_factory=dict)
 
 
 def name_key(worker: str) -> str:

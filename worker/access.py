@@ -8,6 +8,7 @@ allowed_uris = ["s3://vision/"]        # in place of TRAINYARD_ALLOWED_URIS; an 
 from __future__ import annotations
 
 import json
+import os
 import tomllib
 from pathlib import Path
 
@@ -55,6 +56,11 @@ class Access:
     def allowed_uris(self, project: str) -> list[str]:
         own = self._projects.get(project)
         return self._uris if own is None or own.allowed_uris is None else own.allowed_uris or NO_URIS
+
+    def readable(self) -> dict[str, list[str]]:
+        """The roots, by the names of the projects that have their own, and by `*` for all others."""
+        own = {name: project.data_roots for name, project in self._projects.items() if project.data_roots is not None}
+        return {name: [os.path.abspath(root) for root in roots] for name, roots in {"*": self._roots, **own}.items()}
 
     def is_own(self, project: str) -> bool:
         """Whether the project reads by rules of its own, so that what it prepared is nobody else's."""

@@ -110,4 +110,5 @@ class Heart:
             draining=host.draining,
             attempts=attempts,
             version=VERSION,
+            readable=host.access.readable(),
         ).model_dump_json()

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Response
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.orm import Session
 
-from api import advice, render, render_efficiency, schemas, submission, waiting
+from api import advice, reachable, render, render_efficiency, schemas, submission, waiting
 from api.auth import Principal
 from api.book import audit, lifecycle, queries, wishes
 from api.book.database import Sessions
@@ -57,18 +57,20 @@ async def submit(
         caller.require(Scope.JOBS_PRIORITY)
     await run_in_threadpool(submission.check, spec, profiles, settings)
     if validate_only:
-        await run_in_threadpool(_check_names, sessions, caller, known_secrets, spec)
+        unreadable = await run_in_threadpool(_check_names, sessions, caller, known_secrets, spec)
         plan = await run_in_threadpool(plans.plan, sessions, caller, profiles, spec, Hints())
-        warnings = [*advice.warnings_for(spec, profiles), *waiting.warnings_of(plan.queue)]
+        warnings = [*advice.warnings_for(spec, profiles), *unreadable, *waiting.warnings_of(plan.queue)]
         answer = schemas.Validation(spec=spec.model_dump(mode="json"), warnings=warnings, plan=plan)
         return Response(answer.model_dump_json(), media_type="application/json")
     return await run_in_threadpool(_submit, sessions, store, caller, profiles, known_secrets, spec, idempotency_key)
 
 
-def _check_names(sessions: Sessions, caller: Principal, known_secrets: KnownSecrets, spec: JobSpec) -> None:
+def _check_names(sessions: Sessions, caller: Principal, known_secrets: KnownSecrets, spec: JobSpec) -> list[str]:
+    """Raises a 422 for a name that is unknown; what it returns are warnings about the place of the data."""
     with sessions() as session:
         known_secrets.check(session, caller.project_id, spec.dataset.credentials)
         submission.check_references(session, caller.project_id, spec)
+        return reachable.warnings_of(session, caller.project_id, spec.dataset.uri)
 
 
 def _submit(

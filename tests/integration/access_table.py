@@ -57,6 +57,7 @@ TABLE: dict[str, Row] = {
     "GET /healthz": Row(PUBLIC),
     "GET /readyz": Row(PUBLIC),
     "GET /openapi.json": Row(PUBLIC),
+    "GET /docs": Row(PUBLIC),
     "POST /v1/jobs": Row("jobs:write", audit="jobs.create", body=SPEC),
     "GET /v1/jobs": Row("jobs:read"),
     f"GET {_JOB}": Row("jobs:read", made.a_job, query="?wait=1"),

@@ -114,13 +114,16 @@ class Control:
     beat: int = 0
 
     def heartbeat(
-        self, *attempts: str, worker: str = "host-a", incarnation: str = "one", slots: int = 1, draining: bool = False
-    ) -> None:
+        self, *attempts: str, worker: str = "host-a", incarnation: str = "one", slots: int = 1, draining: bool = False,
+        **more: Any,
+    ) -> None:  # fmt: skip
         self.beat += 1
-        beat = Heartbeat(
-            worker=worker, incarnation=incarnation, beat=self.beat, host=worker, device="cpu", device_name="CPU",
-            slots=slots, cores=2, memory_bytes=1 << 30, draining=draining, attempts=list(attempts), version="0",
-        )  # fmt: skip
+        facts = {
+            "worker": worker, "incarnation": incarnation, "beat": self.beat, "host": worker, "device": "cpu",
+            "device_name": "CPU", "slots": slots, "cores": 2, "memory_bytes": 1 << 30, "draining": draining,
+            "attempts": list(attempts), "version": "0", "readable": {"*": ["/"]},
+        }  # fmt: skip
+        beat = Heartbeat.model_validate(facts | more)
         self.redis.hset(WORKERS_HASH, worker, beat.model_dump_json())
         self.janitor.look()
 

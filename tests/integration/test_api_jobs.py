@@ -32,8 +32,10 @@ def test_a_job_is_booked_and_found_again(client: httpx2.Client) -> None:
     assert [(event["seq"], event["type"]) for event in events] == [(1, "job.created")]
 
 
-def test_validate_only_books_nothing(client: httpx2.Client) -> None:
-    response = client.post("/v1/jobs?validate_only=true", json={**SPEC, "training": {"epochs": 3}})
+def test_validate_only_books_nothing(client: httpx2.Client, control: Control) -> None:
+    control.heartbeat()
+    training = {"epochs": 3, "early_stopping": {"patience": 5}}
+    response = client.post("/v1/jobs?validate_only=true", json={**SPEC, "training": training})
     assert response.status_code == 200
     assert "patience" in response.json()["warnings"][0]
     assert client.get("/v1/jobs").json()["data"] == []

@@ -40,6 +40,7 @@ class Worker(Base):
     draining: Mapped[bool]
     attempts: Mapped[list[str]]
     version: Mapped[str]
+    readable: Mapped[JsonObject] = mapped_column(server_default="{}")
     status: Mapped[str]
     first_seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
     last_seen_at: Mapped[datetime] = mapped_column(server_default=func.now())

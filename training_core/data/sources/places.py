@@ -12,6 +12,11 @@ from training_core.uris import WEB, Link, Refused, parse_link
 from training_core.uris.prefixes import covers, segments
 from training_core.wire import Reason
 
+ALLOW_FOLDER = (
+    "have the operator add its folder to TRAINYARD_DATA_ROOTS of the worker (on one machine `make up DATA=/folder`), "
+    "or upload the files with POST /v1/datasets"
+)
+
 
 def allowed_path(path: str, roots: Sequence[Path]) -> Path:
     """The real path behind `path`, relative ones from the first root.
@@ -22,14 +27,14 @@ def allowed_path(path: str, roots: Sequence[Path]) -> Path:
         raise Failed(
             Reason.DATASET_FORBIDDEN,
             f"file://{path} may not be read: this worker allows no local folders",
-            "the operator can allow some with TRAINYARD_DATA_ROOTS on the worker",
+            ALLOW_FOLDER,
         )
     real = Path(os.path.realpath(roots[0] / path))
     if not is_below(str(real), real_roots(roots)):
         raise Failed(
             Reason.DATASET_FORBIDDEN,
             f"file://{path} lies outside the folders that this worker may read",
-            "move the data below one of the worker's data roots, or have the operator add its folder to them",
+            ALLOW_FOLDER,
         )
     return real
 
