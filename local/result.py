@@ -40,7 +40,7 @@ def print_success(console: Console, job: JsonObject, checkpoint: JsonObject | No
     facts += account_lines(job)
     if checkpoint:
         size = f"{_size(checkpoint['size_bytes'])}, step {checkpoint['step']:,}"
-        facts.append(f"checkpoint {_short(store / checkpoint['path'])} ({size})")
+        facts.append(f"checkpoint {_short(_checkpoint_folder(store, job['id'], checkpoint['step']))} ({size})")
     if job.get("data"):
         facts.insert(0, data_line(job["data"], job.get("data_report")))
     if job.get("data_report"):
@@ -78,8 +78,15 @@ def print_failure(console: Console, job: JsonObject, store: Path) -> None:
         console.print(_report_file(job, store), markup=False, highlight=False, soft_wrap=True)
 
 
+def _checkpoint_folder(store: Path, job_id: str, step: int) -> Path:
+    """Where it lies in the demo's own store; answers of the service name no paths."""
+    folders = (store / "jobs" / job_id).glob("trial-*/attempt-*/step-*")
+    return next(folder for folder in sorted(folders, reverse=True) if int(folder.name.removeprefix("step-")) == step)
+
+
 def _report_file(job: JsonObject, store: Path) -> str:
-    return f"data report {_short(store / job['data_report']['path'] / 'data_report.json')}"
+    reports = sorted((store / "jobs" / job["id"]).rglob("data_report.json"))
+    return f"data report {_short(reports[-1])}" if reports else "a data report (GET …/data_report)"
 
 
 def _time_table(job: JsonObject) -> Table:

@@ -86,9 +86,22 @@ def test_durations_read_well(seconds: float, words: str) -> None:
     assert duration(seconds) == words
 
 
-def test_the_result_names_accuracy_checkpoint_and_every_phase(capsys: pytest.CaptureFixture[str]) -> None:
+def stored(store: Path) -> tuple[Path, Path]:
+    """A checkpoint and a data report of job j, where the service puts them."""
+    folder = store / "jobs" / "j" / "trial-0" / "attempt-1" / "step-00000007"
+    report = store / "jobs" / "j" / "data_report" / "data_report.json"
+    folder.mkdir(parents=True)
+    report.parent.mkdir()
+    report.touch()
+    return folder, report
+
+
+def test_the_result_names_accuracy_checkpoint_and_every_phase(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     moments = ["queued", "dispatched", "data_ready", "processes_up", "first_step", "finished"]
     job = {
+        "id": "j",
         "reason": "completed",
         "phases": {name: f"2026-01-01T00:00:0{second}Z" for second, name in enumerate(moments)},
         "result": {
@@ -104,18 +117,17 @@ def test_the_result_names_accuracy_checkpoint_and_every_phase(capsys: pytest.Cap
         },
         "data": {"classes": ["a", "b"], "images": {"train": 70, "validation": 8}},
         "data_report": {
-            "path": "jobs/j/data_report",
             "findings": {"exact_duplicates": 2},
             "removed": {"exact_duplicates": 2},
         },
     }
-    checkpoint = {"path": "jobs/j/step-7", "step": 7, "size_bytes": 2_900_000}
-    print_success(Console(width=100), job, checkpoint, Path("/store"))
+    folder, report = stored(tmp_path)
+    print_success(Console(width=200), job, {"step": 7, "size_bytes": 2_900_000}, tmp_path)
     shown = capsys.readouterr().out
     assert "91.23 % accuracy on the test images" in shown
-    assert "/store/jobs/j/step-7 (2.9 MB, step 7)" in shown
+    assert f"{folder} (2.9 MB, step 7)" in shown
     assert "78 images of 2 classes ready; 2 exact duplicates removed (data_report)" in shown
-    assert "/store/jobs/j/data_report/data_report.json" in shown
+    assert str(report) in shown
     assert "compute bound, at 97% of what this model reaches with all batches at hand" in shown
     assert "predicted 2,000 images/s and 3.6 s, measured 1,800 and 4.3 s" in shown
     assert shown.count("1.00") == 5
@@ -133,10 +145,13 @@ def test_a_failure_shows_reason_message_and_hint_as_they_are(capsys: pytest.Capt
     assert "Check the name" in shown
 
 
-def test_a_job_that_failed_on_its_data_shows_where_the_report_lies(capsys: pytest.CaptureFixture[str]) -> None:
-    job = {"status": "failed", "reason": "image_corrupt", "data_report": {"path": "jobs/j/data_report"}}
-    print_failure(Console(width=100), job, Path("/store"))
-    assert "data report /store/jobs/j/data_report/data_report.json" in capsys.readouterr().out
+def test_a_job_that_failed_on_its_data_shows_where_the_report_lies(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    _, report = stored(tmp_path)
+    job = {"id": "j", "status": "failed", "reason": "image_corrupt", "data_report": {"findings": {}}}
+    print_failure(Console(width=200), job, tmp_path)
+    assert f"data report {report}" in capsys.readouterr().out
 
 
 def test_without_a_terminal_there_are_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:

@@ -55,7 +55,16 @@ def test_fingerprints_tell_values_apart_and_projects_nothing() -> None:
     assert sealer.fingerprint("prj_1", "a", b"x") != Sealer([NEW]).fingerprint("prj_1", "a", b"x")
 
 
-@pytest.mark.parametrize("text", ["canary", "Y2FuYXJ5", "A" * 43 + "=", f"{new_key()},canary", "é" * 32])
+WRONG = {
+    "a word": "canary",
+    "short": "Y2FuYXJ5",
+    "no secret": "A" * 43 + "=",
+    "second": f"{new_key()},canary",
+    "é": "é" * 32,
+}
+
+
+@pytest.mark.parametrize("text", WRONG.values(), ids=WRONG)
 def test_a_wrong_key_is_refused_without_being_quoted(text: str) -> None:
     with pytest.raises(ValueError, match="new-key") as refused:
         parse_keys(text)
