@@ -8,7 +8,7 @@ PEERS := $(VENV)/.peers
 ENGINE := submit overhead heap planner_regret communication time_to_accuracy checkpoint_stall kill faults oom
 SEARCH := compete cost overhead chaos ten_thousand
 
-.PHONY: demo up down secrets docs test test-long fuzz check lint types imports lock benchmark-data benchmark-engine benchmark-search clean help
+.PHONY: demo up down secrets docs test test-long fuzz check lint types imports lock benchmark-data benchmark-engine benchmark-search benchmark-service clean help
 
 help:           ## what there is
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/: .*## /\t/' | expand -t 18
@@ -45,6 +45,10 @@ benchmark-engine: $(PEERS)  ## planner, step, checkpoints, time to accuracy besi
 	for one in $(ENGINE); do $(BIN)/python -m benchmarks.engine.$$one || exit 1; done
 	cat benchmarks/engine/summary.md benchmarks/engine/results/*.md > benchmarks/engine/RESULTS.md
 
+benchmark-service: $(READY)  ## hostile bodies, bombs and overload, before and after; writes benchmarks/service/RESULTS.md
+	for one in bodies bombs overload; do $(BIN)/python -m benchmarks.service.$$one || exit 1; done
+	cat benchmarks/service/summary.md benchmarks/service/results/*.md > benchmarks/service/RESULTS.md
+
 benchmark-search: $(PEERS)  ## searches beside Optuna and Ray Tune (about an hour); writes benchmarks/search/RESULTS.md
 	for one in $(SEARCH); do $(BIN)/python -m benchmarks.search.$$one || exit 1; done
 	cat benchmarks/search/summary.md benchmarks/search/results/*.md > benchmarks/search/RESULTS.md
@@ -53,8 +57,8 @@ secrets: .env   ## random passwords and keys for the containers, written to .env
 
 .env:
 	@umask 077; random() { head -c 32 /dev/urandom | base64 | tr '+/' '-_' | tr -d '\n'; }; \
-	  printf 'POSTGRES_PASSWORD=%s\nVALKEY_PASSWORD=%s\nTRAINYARD_SECRETS_KEY=%s\n' \
-	    "$$(random | tr -d =)" "$$(random | tr -d =)" "$$(random)" > .env; \
+	  printf 'POSTGRES_PASSWORD=%s\nVALKEY_PASSWORD=%s\nTRAINYARD_SECRETS_KEY=%s\nTRAINYARD_SIGNING_KEY=%s\n' \
+	    "$$(random | tr -d =)" "$$(random | tr -d =)" "$$(random)" "$$(random | tr -d =)" > .env; \
 	  echo "Wrote .env; keep it: what is encrypted with its key can be read with nothing else."
 
 docs: $(READY)   ## write the pages that are made from code (docs/settings.md)

@@ -23,6 +23,7 @@ import httpx2
 
 from benchmarks.data.machine import machine
 from benchmarks.service.http import Answer, Connection
+from benchmarks.service.trees import BEFORE, tree_of
 from local.ports import free_port
 from local.postgres import Postgres
 
@@ -176,11 +177,12 @@ ROWS = [
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--before", type=Path, required=True, help="a checkout of the commit to compare with")
+    parser.add_argument("--before", default=BEFORE, help="the commit to compare with")
     before = parser.parse_args().before
-    columns = [measure(before.resolve()), measure(ROOT)]
+    with tempfile.TemporaryDirectory(prefix="trainyard-before-") as folder, tree_of(before, Path(folder)) as tree:
+        columns = [measure(tree), measure(ROOT)]
     head = [
-        "# Overload", "", f"`python -m benchmarks.service.overload --before …`, {machine()};",
+        "# Overload", "", f"`python -m benchmarks.service.overload` (before: {before}), {machine()};",
         "clients, API and PostgreSQL on it. Clients that get a 503 come back after its `Retry-After`.", "",
         "| | before | after |", "|---|---|---|",
     ]  # fmt: skip
