@@ -21,7 +21,6 @@ PAGES = ["README.md", *sorted(f"docs/{page.name}" for page in (ROOT / "docs").gl
 PAGE_SECONDS = 150
 LEFT_OUT = {
     "make test": "this test is part of it",
-    "make down": "the service is needed by the next page; the fixture runs it",
     "docker": "tests/e2e/test_compose.py runs the containers where there is a Docker",
     "export KEY=$(docker": "the same",
     "VALKEY_BIND": "needs a second host",

@@ -14,6 +14,7 @@ import httpx2
 import pytest
 
 from local.ports import free_port
+from tests.docs.commands import of_page, script
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -96,6 +97,18 @@ def test_a_job_trains_in_the_containers(client: httpx2.Client) -> None:
 
     job = eventually(ended, END_SECONDS, 1)
     assert job["status"] == "succeeded", job["error"]
+
+
+def test_a_backend_works_as_the_page_says(client: httpx2.Client, tmp_path: Path) -> None:
+    """All blocks of docs/integrate.md between the service's start and the folder of one's own."""
+    page = (ROOT / "docs/integrate.md").read_text().partition("## Your own pictures")[0]
+    commands = [command for command in of_page(page) if command.language != "console"]
+    known = {"URL": str(client.base_url), "KEY": client.headers["Authorization"].removeprefix("Bearer ")}
+    done = subprocess.run(
+        ["bash", "-s"], input=script(commands), cwd=tmp_path, env={**os.environ, **known},
+        capture_output=True, text=True, check=False, timeout=END_SECONDS,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
 
 
 def test_no_container_of_ours_is_root_or_can_write_its_own_files(compose: Compose, client: httpx2.Client) -> None:
