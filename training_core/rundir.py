@@ -15,6 +15,7 @@ log.txt         standard output and error of all ranks
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -227,7 +228,7 @@ def new_file(path: Path, *, replace: bool = True, durable: bool = True) -> Itera
     Without `replace` raises `FileExistsError` when there is one by then. Without `durable` a power cut may take it away
     or leave it empty, until `make_durable`.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{threading.get_native_id()}.tmp")
     try:
         with temporary.open("wb") as file:
             yield file

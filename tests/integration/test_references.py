@@ -83,7 +83,7 @@ def teacher(name: str) -> dict[str, Any]:
 
 
 def chosen(name: str) -> dict[str, Any]:
-    space = {"model.weights": {"type": "categorical", "choices": ["s3://b/x.safetensors", name]}}
+    space = {"model.weights": {"type": "categorical", "choices": ["s3://bucket/x.safetensors", name]}}
     return {**SPEC, "search": {"space": space, "trials": 2}}
 
 

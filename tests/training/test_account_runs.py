@@ -136,7 +136,7 @@ def test_a_store_that_takes_no_trace_ends_no_training(tmp_path: Path, images: Pa
     traces.write_text("in the way")
     run.dir.request_profile()
     assert train(run) == 0
-    assert [alert.alert for alert in run.of_kind("alert_raised")] == ["trace_lost"]
+    assert "trace_lost" in [alert.alert for alert in run.of_kind("alert_raised")]
     assert not run.dir.profile.exists()
 
 

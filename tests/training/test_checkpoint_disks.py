@@ -64,6 +64,7 @@ def _with_limit(check: Callable[[], None], most_bytes: int) -> int:
     if process == 0:
         code = 1
         try:
+            torch.set_num_threads(1)  # the threads of a fork's parent do not live in the fork
             resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
             check()
             code = 0

@@ -203,8 +203,8 @@ def test_a_form_that_cannot_be_made_costs_nothing_but_itself(
     run = with_exports(run, "onnx", "safetensors")
     assert run.finish() == 0, run.log()
     assert run.outcome.result == "completed"
-    [alert] = run.of_kind("alert_raised")
-    assert (alert.alert, alert.data) == ("export_failed", {"format": "onnx"})
+    [alert] = [one for one in run.of_kind("alert_raised") if one.alert == "export_failed"]
+    assert alert.data == {"format": "onnx"}
     assert "onnxscript" in alert.message
     assert [one.format for one in run.of_kind("artifact_saved")] == ["safetensors"]
 
@@ -242,18 +242,12 @@ def snippets() -> list[str]:
     return [part.split("```")[0] for part in parts]
 
 
-@pytest.mark.parametrize("number", [0, 1])
-def test_what_the_documentation_shows_runs(
-    *,
-    export: Path,
-    original_images: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    number: int,
+def test_what_the_documentation_shows_without_our_code_agrees_with_it(
+    export: Path, original_images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert len(snippets()) == 2
+    [snippet] = snippets()
     monkeypatch.chdir(export.parent)
     for label in ("class-0", "class-1", "class-2"):
-        shutil.copy(original_images / label / "002.png", "cat.jpg")
-        exec(compile(snippets()[number], "docs/export.md", "exec"), {})
-        assert capsys.readouterr().out.strip() == load(export).predict(["cat.jpg"])[0].label
+        shutil.copy(original_images / label / "002.png", "boot.png")
+        exec(compile(snippet, "docs/export.md", "exec"), {})
+        assert capsys.readouterr().out.strip() == load(export).predict(["boot.png"])[0].label

@@ -74,6 +74,6 @@ def test_shipping_and_recording_side_by_side(host: Host, ticket: Callable[..., T
         thread.start()
     for number in (1, 2, 3):
         assert eventually(lambda number=number: book.finished(f"att_complete_{number}"), 20)
-        assert len(book.lines[f"att_complete_{number}"]) == 503
+        assert len(book.lines[f"att_complete_{number}"]) == 503, str(book.lines[f"att_complete_{number}"][-1])
     for thread in threads:
         thread.join()

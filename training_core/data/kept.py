@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from hashlib import blake2b
@@ -18,7 +19,7 @@ def kept(cache: Path, identity: str, make: Callable[[Path], object]) -> Path:
         os.utime(path)  # who clears up looks at the time of last use
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{threading.get_native_id()}.tmp")
     try:
         make(temporary)
         temporary.replace(path)

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -105,14 +105,14 @@ def _problem(items: Items, selection: Selection, classes: list[str]) -> Problem 
 
 
 def _write_rows(path: Path, selection: Selection) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{threading.get_native_id()}.tmp")
     with temporary.open("wb") as file:
         np.savez(file, allow_pickle=False, **{name: rows.astype(np.int64) for name, rows in selection.splits.items()})
     temporary.replace(path)
 
 
 def _write_removed(path: Path, items: Items, selection: Selection) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{threading.get_native_id()}.tmp")
     with temporary.open("wb") as file:
         file.writelines(removed_lines(items, selection))
     temporary.replace(path)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
+import threading
 from collections.abc import Iterable
 from hashlib import blake2b
 from pathlib import Path
@@ -28,7 +28,7 @@ class Spool:
         if path.exists():
             return path
         self._folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        temporary = path.with_name(f"{path.name}.{threading.get_native_id()}.tmp")
         try:
             with temporary.open("wb") as file:
                 unchecked = CHECK_EVERY_BYTES
