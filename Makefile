@@ -23,7 +23,7 @@ down: $(READY)  ## stop what `make up` started
 	@exec $(BIN)/python -m local down
 
 test: $(READY) check  ## gates and tests, against a real PostgreSQL and Valkey started on free ports
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: lint types imports  ## ruff, mypy --strict, import rules
 
