@@ -45,7 +45,8 @@ def _default(field: FieldInfo) -> str:
     if field.default_factory is not None:
         return ""
     default = field.default.get_secret_value() if isinstance(field.default, SecretStr) else field.default
-    return "" if default is None or default == "" else f"`{default}`"
+    shown = ",".join(map(str, default)) if isinstance(default, list) else default
+    return "" if shown is None or shown == "" else f"`{shown}`"
 
 
 def _cell(text: str) -> str:
