@@ -5,7 +5,7 @@ from __future__ import annotations
 from api.app import create_app
 from api.server import allow_open_files, make_server
 from api.settings import Settings
-from training_core.settings import load
+from training_core.contract.settings import load
 
 
 def main() -> None:

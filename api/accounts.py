@@ -14,7 +14,7 @@ from api.book.costs import HOUR_SECONDS, Spent, money
 from api.book.models import Attempt, Job, Trial
 from api.book.status import TERMINAL
 from api.profiles import Profiles
-from training_core.spec import Budget, Search
+from training_core.contract.spec import Budget, Search
 
 JsonObject = dict[str, Any]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from api.profiles import Profiles
-from training_core.spec import Columns, JobSpec
+from training_core.contract.spec import Columns, JobSpec
 
 
 def warnings_for(spec: JobSpec, profiles: Profiles) -> list[str]:

@@ -51,10 +51,10 @@ from api.routes import (
 from api.settings import Settings
 from api.store import Store
 from api.stream_tokens import Signer, TokenOutOfQuery
+from training_core.contract.redaction import redact_logs
+from training_core.contract.sealing import sealer_of
+from training_core.contract.settings import load
 from training_core.processes.handover import no_core_files
-from training_core.redaction import redact_logs
-from training_core.sealing import sealer_of
-from training_core.settings import load
 
 VERSION = "0.1.0"
 CROSS_ORIGIN: dict[str, Any] = {

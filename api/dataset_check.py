@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field, JsonValue
 
-from training_core.spec import Auto, Dataset, JobSpec, LabelKey, LabelValue, Name, Part, TaskName, Training
+from training_core.contract.spec import Auto, Dataset, JobSpec, LabelKey, LabelValue, Name, Part, TaskName, Training
 
 EXAMPLE: JsonValue = {
     "task": "image-classification", "dataset": {"uri": "s3://pets/train/", "format": "class-folders"}, "image_size": 96

@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 
 from api.bodies.entries import entries_of
 from api.book.lifecycle import InvalidTransition
-from training_core.failure import Failed
+from training_core.contract.errors import Failed
 
 log = logging.getLogger("trainyard.api")
 

@@ -17,7 +17,7 @@ from api.book.models import ApiKey, Project
 from api.book.scopes import ROLES, Scope
 from api.errors import Problem
 from api.settings import Settings
-from training_core.settings import load
+from training_core.contract.settings import load
 
 
 class Refused(Exception):

@@ -10,9 +10,9 @@ from sqlalchemy.orm import Session
 from api import schemas
 from api.book import queries, references
 from api.book.models import Job
-from training_core.recipe import DataFacts
-from training_core.spec import JobSpec
-from training_core.spec.part import is_reference
+from training_core.contract.spec import JobSpec
+from training_core.contract.spec.part import is_reference
+from training_core.planner.recipe import DataFacts
 
 ASSUMED_CLASSES, ASSUMED_CHANNELS, ASSUMED_IMAGE_SIZE = 10, 3, 224
 CHECK_FIRST = "POST /v1/dataset_checks reads the data and trains nothing"

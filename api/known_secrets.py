@@ -10,9 +10,9 @@ from sqlalchemy.orm import Session
 from api.book import secrets
 from api.book.models import Project
 from api.errors import Problem, invalid_request
-from training_core.credentials import OperatorEntry
-from training_core.data.credentials import read_all
-from training_core.failure import Failed
+from training_core.contract.credentials import OperatorEntry
+from training_core.contract.errors import Failed
+from training_core.storage.credentials import read_all
 
 RESERVED = "store"  # the entry of the store's own key, in the operator's file
 

@@ -24,13 +24,13 @@ from api.errors import unsupported
 from api.known_data import Hints, KnownData, known_data, weights_model
 from api.profiles import Profile, Profiles
 from api.search_plans import Known
-from training_core.failure import Failed
-from training_core.plan import Plan, choose_plan
+from training_core.contract.compute_plan import Prediction
+from training_core.contract.errors import Failed
+from training_core.contract.spec import JobSpec
 from training_core.planner.choose import choose_compute
-from training_core.planner.compute_plan import Prediction
 from training_core.planner.facts import HostFacts
+from training_core.planner.plan import Plan, choose_plan
 from training_core.planner.table import ProbeTable, key_of
-from training_core.spec import JobSpec
 
 JsonObject = dict[str, Any]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import redis
 
 from api.settings import Settings
-from training_core.settings import weak_password, without_password
+from training_core.contract.settings import weak_password, without_password
 
 
 def check(settings: Settings, *, with_redis: bool) -> None:

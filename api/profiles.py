@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from api.book.costs import Lent
 from api.book.models import Worker
-from training_core.spec import ProfileName
+from training_core.contract.spec import ProfileName
 
 
 class Profile(BaseModel):

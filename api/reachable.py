@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from api.book.models import Project, Worker
-from training_core.uris import Refused, parse
+from training_core.contract.uris import Refused, parse
 
 FORBIDDEN = (
     "dataset.uri lies outside of the folders that the workers online may read, and the job would end as "

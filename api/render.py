@@ -15,7 +15,7 @@ from api.book.status import Status
 from api.dataset_check import CheckSpec
 from api.links import link
 from api.profiles import Profiles
-from training_core.spec import EarlyStopping, JobSpec, Search
+from training_core.contract.spec import EarlyStopping, JobSpec, Search
 
 JOB_PARTS = ("events", "stream", "metrics", "checkpoints", "artifacts", "efficiency", "data_report")
 CHECK_PARTS = ("events", "data_report")

@@ -13,8 +13,8 @@ from api.search import importance as importances
 from api.search.columns import AtRungs, Columns
 from api.search.history import Spent
 from api.search.importance import Importance
-from training_core.spec import AnyParameter, CategoricalParameter, Objective, Scalar, Search
-from training_core.spec.search import Direction
+from training_core.contract.spec import AnyParameter, CategoricalParameter, Objective, Scalar, Search
+from training_core.contract.spec.search import Direction
 
 NO_RUNGS = AtRungs([], [], [])
 

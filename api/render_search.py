@@ -9,7 +9,7 @@ from api.book.costs import Spent
 from api.book.models import Checkpoint, Job
 from api.book.status import TERMINAL, Status
 from api.search import listing
-from training_core.spec import Search
+from training_core.contract.spec import Search
 
 
 def wanted(search: Search) -> int:

@@ -15,7 +15,7 @@ from api.book.status import TERMINAL, Status
 from api.links import link
 from api.search import listing
 from api.search.listing import Belongings
-from training_core.spec import JobSpec, Search
+from training_core.contract.spec import JobSpec, Search
 
 
 def search_of(row: Job) -> Search | None:

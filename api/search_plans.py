@@ -16,8 +16,8 @@ from api.book.models import Job, Worker
 from api.profiles import Profile
 from api.search import cost, placing
 from api.search.load import misfits
-from training_core.planner.compute_plan import Prediction
-from training_core.spec import JobSpec, Search
+from training_core.contract.compute_plan import Prediction
+from training_core.contract.spec import JobSpec, Search
 
 OFFERS = 16  # as many as search.warm_start takes
 

@@ -8,8 +8,8 @@ import sys
 from api.book import secrets
 from api.book.database import make_engine, make_sessions
 from api.settings import Settings
-from training_core.sealing import new_key, sealer_of
-from training_core.settings import load
+from training_core.contract.sealing import new_key, sealer_of
+from training_core.contract.settings import load
 
 
 def main() -> None:

@@ -11,9 +11,9 @@ from typing import Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from training_core import settings as process_settings
-from training_core.sealing import parse_keys
-from training_core.uris.links import ALIASES
+from training_core.contract import settings as process_settings
+from training_core.contract.sealing import parse_keys
+from training_core.contract.uris.links import ALIASES
 
 # What the training can read at all, each where its fsspec package is installed; `zip` and `tar` are containers.
 KNOWN_SCHEMES = ("file", "s3", "gs", "az", "abfs", "http", "https", "hf", "zip", "tar", "dvc")

@@ -27,11 +27,11 @@ from api.search.load import misfits
 from api.settings import Settings
 from api.store import Store
 from api.uris import scheme_fault, uris_of
-from training_core.failure import Failed
-from training_core.spec import JobSpec
-from training_core.spec.space_values import Fault
-from training_core.together import check_together
-from training_core.uris import UPLOAD, parse
+from training_core.contract.errors import Failed
+from training_core.contract.spec import JobSpec
+from training_core.contract.spec.conflicts import check_together
+from training_core.contract.spec.space_values import Fault
+from training_core.contract.uris import UPLOAD, parse
 
 
 def check(spec: JobSpec, profiles: Profiles, settings: Settings) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from api.dataset_check import CheckSpec
 from api.settings import Settings
-from training_core.spec import CategoricalParameter, JobSpec
+from training_core.contract.spec import CategoricalParameter, JobSpec
 
 Place = tuple[int | str, ...]
 WEIGHTS = "model.weights"

@@ -14,7 +14,7 @@ from local.ports import free_port
 from local.postgres import Missing, Postgres
 from local.processes import Child, Died, start, tail
 from local.valkey import Valkey
-from training_core.sealing import new_key
+from training_core.contract.sealing import new_key
 
 ROOT = Path(__file__).parents[1]
 WORKER_NAME = "local"

@@ -19,11 +19,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from training_core.data.headers import Undecodable
-from training_core.data.square import picture, square
-from training_core.export.card import CARD_FILE, Card, Preprocessing, read_card
-from training_core.failure import Failed
-from training_core.wire import Reason
+from training_core.contract.errors import Failed, Reason
+from training_core.contract.model_card import CARD_FILE, Card, Preprocessing, read_card
+from training_core.vision.headers import Undecodable
+from training_core.vision.serving_transform import picture, square
 
 if TYPE_CHECKING:
     import torch
@@ -108,8 +107,8 @@ def load(path: str | Path) -> Model:
 
 
 def _load_checkpoint(folder: Path) -> Model:
-    from training_core.export.network import PixelGraph  # noqa: PLC0415  torch: an ONNX model does without
     from training_core.export.write import read_folder  # noqa: PLC0415
+    from training_core.vision.network_of_card import PixelGraph  # noqa: PLC0415  torch: an ONNX model does without
 
     trained = read_folder(folder)
     return Model(trained.classes, trained.preprocessing, _in_torch(PixelGraph(trained).eval()))
@@ -118,7 +117,7 @@ def _load_checkpoint(folder: Path) -> Model:
 def _load_weights(content: bytes, card: Card) -> Callable[[Images], Logits]:
     from safetensors.torch import load as load_tensors  # noqa: PLC0415
 
-    from training_core.export.network import PixelGraph, rebuild  # noqa: PLC0415
+    from training_core.vision.network_of_card import PixelGraph, rebuild  # noqa: PLC0415
 
     return _in_torch(PixelGraph(rebuild(load_tensors(content), card.model_dump(), card.file)).eval())
 

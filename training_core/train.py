@@ -12,13 +12,13 @@ import sys
 import time
 from pathlib import Path
 
-from training_core.failure import outcome_of
-from training_core.launch import prepare_apart
-from training_core.planning import plan_compute
+from training_core.contract.outcome import outcome_of
+from training_core.contract.redaction import print_error
+from training_core.contract.run_dir import RunDir
 from training_core.processes.heap import keep_freed_memory
 from training_core.processes.process import RANKS_PARENT_PID, end_with_parent, leave, share_cores
-from training_core.redaction import print_error
-from training_core.rundir import RunDir
+from training_core.runtime.launch import prepare_apart
+from training_core.runtime.planning import plan_compute
 
 LOOK_SECONDS = 0.05
 
@@ -46,7 +46,7 @@ def main() -> int:
         code = wait_for(run_dir.plan, run_dir)
     if not run_dir.plan.exists():
         return code
-    from training_core.attempt import Attempt  # noqa: PLC0415  torch costs seconds; a bad dataset needs none
+    from training_core.runtime.attempt import Attempt  # noqa: PLC0415  torch costs seconds; a bad dataset needs none
 
     return Attempt(run_dir).run()
 

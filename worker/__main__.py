@@ -9,10 +9,10 @@ from typing import Any
 from celery.signals import worker_shutting_down
 from redis.exceptions import RedisError
 
+from training_core.contract.messages import host_queue
+from training_core.contract.redaction import redact_logs
+from training_core.contract.settings import load
 from training_core.processes.handover import keep_private
-from training_core.redaction import redact_logs
-from training_core.settings import load
-from training_core.wire import host_queue
 from worker import production
 from worker.app import make_app
 from worker.heartbeat import Heart

@@ -11,7 +11,7 @@ from typing import Any
 from celery import Celery
 from pydantic import ValidationError
 
-from training_core.wire import TASK_RUN_ATTEMPT, Ticket
+from training_core.contract.messages import TASK_RUN_ATTEMPT, Ticket
 from worker.host import Host
 from worker.runner import run_attempt
 

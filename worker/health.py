@@ -8,8 +8,8 @@ import time
 
 import redis
 
-from training_core.settings import load
-from training_core.wire import HEARTBEAT_SECONDS, WORKERS_HASH, Heartbeat
+from training_core.contract.messages import HEARTBEAT_SECONDS, WORKERS_HASH, Heartbeat
+from training_core.contract.settings import load
 from worker.settings import Settings
 
 

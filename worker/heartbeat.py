@@ -12,8 +12,8 @@ from typing import cast
 
 from redis.exceptions import RedisError
 
+from training_core.contract.messages import HEARTBEAT_SECONDS, WISHES_HASH, Heartbeat, Wish
 from training_core.planner.facts import memory_bytes
-from training_core.wire import HEARTBEAT_SECONDS, WISHES_HASH, Heartbeat, Wish
 from worker.host import Host
 from worker.name import Holder, Name
 from worker.outcome import Cause

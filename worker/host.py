@@ -10,10 +10,10 @@ from uuid import uuid4
 
 import redis
 
+from training_core.contract.messages import Ticket
+from training_core.contract.run_dir import RunDir
+from training_core.contract.sealing import sealer_of
 from training_core.planner.facts import cpu_features
-from training_core.rundir import RunDir
-from training_core.sealing import sealer_of
-from training_core.wire import Ticket
 from worker.access import Access
 from worker.cgroup import Cgroups
 from worker.journal import Journal

@@ -19,8 +19,8 @@ from pathlib import Path
 import redis
 from redis.exceptions import RedisError
 
-from training_core.rundir import RunDir, complete_lines
-from training_core.wire import RECORDED_HASH, REPORTS_STREAM, Ticket
+from training_core.contract.messages import RECORDED_HASH, REPORTS_STREAM, Ticket
+from training_core.contract.run_dir import RunDir, complete_lines
 from worker.redaction import Redaction
 
 POLL_SECONDS = 0.1

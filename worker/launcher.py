@@ -1,6 +1,6 @@
 """Keeps a warm launcher ready, and asks it for processes; whoever gets none starts a cold one.
 
-What the launcher forks becomes a child of this worker (`training_core.launcher`), so that an ended or replaced
+What the launcher forks becomes a child of this worker (`training_core.runtime.launcher`), so that an ended or replaced
 launcher takes no run along, and exit codes and signals arrive as from any child.
 """
 
@@ -20,15 +20,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import training_core
+from training_core.contract.run_dir import RunDir
 from training_core.processes.handover import held_out
-from training_core.processes.orders import READY, RUNNING, Go, Order, Stage
 from training_core.processes.process import PARENT_PID, adopt_orphans
 from training_core.processes.title import PADDING
-from training_core.rundir import RunDir
+from training_core.runtime.launcher_protocol import READY, RUNNING, Go, Order, Stage
 from worker.process import Process, environment, reap_group, signal_group
 from worker.settings import Settings
 
-PROGRAM = (sys.executable, "-m", "training_core.launcher")
+PROGRAM = (sys.executable, "-m", "training_core.runtime.launcher")
 START_SECONDS = 120.0
 ANSWER_SECONDS = 2.0
 PID_BYTES = 32

@@ -16,7 +16,7 @@ import psutil  # type: ignore[import-untyped]
 import redis
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from training_core.wire import NAME_LEASE_SECONDS, WORKERS_HASH, name_key
+from training_core.contract.messages import NAME_LEASE_SECONDS, WORKERS_HASH, name_key
 
 LOOK_SECONDS = 0.2
 

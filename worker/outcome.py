@@ -5,10 +5,10 @@ from __future__ import annotations
 from enum import StrEnum
 from pathlib import Path
 
-from training_core.events import Finished
-from training_core.redaction import redact
-from training_core.rundir import Outcome
-from training_core.wire import Reason
+from training_core.contract.errors import Reason
+from training_core.contract.outcome import Outcome
+from training_core.contract.redaction import redact
+from training_core.contract.reports import Finished
 
 EXCERPT_BYTES = 2000
 # Whose cause only the log tells: faults of ours or of the host. Who made a mistake is told so, and shown no traceback.

@@ -15,12 +15,12 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from training_core.contract.errors import Failed
+from training_core.contract.messages import Ticket
+from training_core.contract.run_dir import Prepared, RunDir, write_atomically
+from training_core.contract.spec import JobSpec
+from training_core.contract.spec.conflicts import check_together
 from training_core.data import cache
-from training_core.failure import Failed
-from training_core.rundir import Prepared, RunDir, write_atomically
-from training_core.spec import JobSpec
-from training_core.together import check_together
-from training_core.wire import Ticket
 
 
 def take_over(runs: Path, ticket: Ticket, run_dir: RunDir) -> bool:

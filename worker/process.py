@@ -13,12 +13,12 @@ from contextlib import suppress
 
 import psutil  # type: ignore[import-untyped]
 
+from training_core.contract.run_dir import RunDir
 from training_core.processes.handover import DESCRIPTOR, held_out
-from training_core.processes.orders import Stage
 from training_core.processes.process import PARENT_PID
-from training_core.rundir import RunDir
+from training_core.runtime.launcher_protocol import Stage
 
-LAUNCH = (sys.executable, "-m", "training_core.launch")
+LAUNCH = (sys.executable, "-m", "training_core.runtime.launch")
 REAP_SECONDS = 5.0
 YOUNG_SECONDS = 1.0
 

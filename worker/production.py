@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import redis
 
-from training_core.settings import weak_password, without_password
+from training_core.contract.settings import weak_password, without_password
 from worker.settings import Settings
 
 

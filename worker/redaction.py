@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from training_core.spec import JobSpec
+from training_core.contract.spec import JobSpec
 from worker.settings import Settings
 
 METRIC, BEFORE_KIND = b'"kind":"metric"', 80

@@ -10,10 +10,10 @@ import errno
 import logging
 import time
 
-from training_core.events import Claimed, Finished
-from training_core.failure import Failed
-from training_core.rundir import EventsFile, RunDir, RunSpec, write_atomically
-from training_core.wire import Reason, Ticket
+from training_core.contract.errors import Failed, Reason
+from training_core.contract.messages import Ticket
+from training_core.contract.reports import Claimed, Finished
+from training_core.contract.run_dir import EventsFile, RunDir, RunSpec, write_atomically
 from worker import outcome, preparation
 from worker.host import Host, Run
 from worker.journal import TICKET_FILE

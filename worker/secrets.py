@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from training_core.data.credentials import read_all, unknown
-from training_core.failure import Failed
-from training_core.sealing import CannotOpen, Sealer
-from training_core.wire import Reason, Ticket
+from training_core.contract.errors import Failed, Reason
+from training_core.contract.messages import Ticket
+from training_core.contract.sealing import CannotOpen, Sealer
+from training_core.storage.credentials import read_all, unknown
 
 RESERVED = "store"  # the store's own key in the operator's file, lent to nobody
 

@@ -11,11 +11,11 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from training_core import settings as process_settings
+from training_core.contract import settings as process_settings
+from training_core.contract.run_dir import LoaderKind
+from training_core.contract.sealing import parse_keys
+from training_core.contract.uris.prefixes import check_prefix
 from training_core.outgoing import Networks
-from training_core.rundir import LoaderKind
-from training_core.sealing import parse_keys
-from training_core.uris.prefixes import check_prefix
 
 
 def _host_name() -> str:
@@ -69,7 +69,9 @@ class Settings(BaseSettings):
         "commas: `10.0.0.0/8`, `minio:9000`; the store and the endpoints in the operator's secrets need no entry",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto takes the GPUs if there are any")
-    loader: LoaderKind = Field(default="auto", description="who makes batches; see training_core.rundir.RunSpec")
+    loader: LoaderKind = Field(
+        default="auto", description="who makes batches; see training_core.contract.run_dir.RunSpec"
+    )
     slots: int = Field(default=0, ge=0, le=64, description="0: one for each GPU, or a single one for all cores")
     warm_launcher: bool = Field(default=True, description="keep a process ready that has imported torch")
     launcher_orders: int = Field(default=500, ge=1, description="forks before the launcher is replaced")

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from training_core.events import CheckpointSaved, Finished, decode
-from training_core.processes.orders import Stage
-from training_core.rundir import RunDir, complete_lines
+from training_core.contract.reports import CheckpointSaved, Finished, decode
+from training_core.contract.run_dir import RunDir, complete_lines
+from training_core.runtime.launcher_protocol import Stage
 from worker import outcome
 from worker.host import Host, Run
 from worker.launcher import Standby

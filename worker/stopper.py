@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 
-from training_core.wire import Reason
+from training_core.contract.errors import Reason
 from worker.host import Run
 from worker.outcome import Cause
 from worker.process import Process

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from training_core.spec import JobSpec
-from training_core.spec.space_faults import faults
-from training_core.spec.space_values import Fault
+from training_core.contract.spec import JobSpec
+from training_core.contract.spec.space_faults import faults
+from training_core.contract.spec.space_values import Fault
 
 
 def space_faults(spec: JobSpec) -> Iterator[dict[str, Any]]:

@@ -16,8 +16,8 @@ from sqlalchemy.orm import Session
 
 from api.book.models import Attempt, Job, JsonObject, Trial
 from api.book.queries import trial_spec
-from training_core.spec import Budget
-from training_core.wire import Reason
+from training_core.contract.errors import Reason
+from training_core.contract.spec import Budget
 
 HOUR_SECONDS = 3600
 WARN_FROM = 0.8  # of a limit

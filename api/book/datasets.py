@@ -15,8 +15,8 @@ from api.book.ids import new_id
 from api.book.locks import now
 from api.book.models import Dataset, DatasetPart, Job, Project
 from api.book.status import TERMINAL
-from training_core import uploads
-from training_core.uploads import UploadedFile, whole_sha256
+from training_core.contract import uploads
+from training_core.contract.uploads import UploadedFile, whole_sha256
 
 NAMED_JOBS = 10
 

@@ -18,7 +18,7 @@ from api.book.events import QUEUE_CHANNEL, record_event, ring
 from api.book.locks import current, now
 from api.book.models import Attempt, Job, JsonObject, Trial
 from api.book.status import REASONS, TERMINAL, Status
-from training_core.wire import Reason
+from training_core.contract.errors import Reason
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from api.book import once
 from api.book.models import Event, Job
 from api.book.queries import is_search
-from training_core.wire import Reason
+from training_core.contract.errors import Reason
 
 QUEUE_CHANNEL = "trainyard_queue"
 STUDY_CHANNEL = "trainyard_study"  # the tuner's bell; its payload is the id of a search

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from api.book.models import Job, QueueLane, QueueLook, Trial
 from api.book.models.jobs import LANE, WAITING
 from api.book.status import Status
-from training_core.spec import JobSpec, Work
+from training_core.contract.spec import JobSpec, Work
 
 MOST_COUNTED = 1000  # places in a lane are counted so far
 NEXT = 16  # heads that are read at a time

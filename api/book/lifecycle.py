@@ -19,9 +19,9 @@ from api.book.ids import new_id
 from api.book.locks import current, now
 from api.book.models import Attempt, Job, JsonObject, Trial, Worker
 from api.book.status import REASONS, Status
-from training_core.spec import SPEC_VERSION, JobSpec, Work
-from training_core.uploads import upload_of
-from training_core.wire import Reason
+from training_core.contract.errors import Reason
+from training_core.contract.spec import SPEC_VERSION, JobSpec, Work
+from training_core.contract.uploads import upload_of
 
 
 class InvalidTransition(Exception):

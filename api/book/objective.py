@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 from api.book.models import JsonObject
-from training_core.spec import Objective, Search
+from training_core.contract.spec import Objective, Search
 
 THROUGHPUT, DEVICE_SECONDS = "throughput/images_per_second", "device_seconds"
 

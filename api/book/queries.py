@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 
 from api.book.models import Artifact, Attempt, Checkpoint, Event, Job, Trial
 from api.book.status import HELD
-from training_core.spec import JobSpec, Work
-from training_core.spec.space import apply
+from training_core.contract.spec import JobSpec, Work
+from training_core.contract.spec.space import apply
 
 ID_PREFIX: dict[Work, str] = {"train": "job", "check": "chk"}
 

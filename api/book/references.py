@@ -9,9 +9,9 @@ from api.book import datasets, pins, queries
 from api.book.audit import Actor
 from api.book.models import Checkpoint, Job
 from api.book.status import TERMINAL
-from training_core.spec import JobSpec
-from training_core.spec.references import Named, references_of
-from training_core.uploads import upload_of
+from training_core.contract.spec import JobSpec
+from training_core.contract.spec.references import Named, references_of
+from training_core.contract.uploads import upload_of
 
 UNKNOWN = "There is no such checkpoint or job in this project"
 DELETED = "This checkpoint was deleted by retention; GET …/checkpoints of its job lists those that are left"

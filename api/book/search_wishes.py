@@ -11,7 +11,7 @@ from api.book.locks import now
 from api.book.models import Job, Trial
 from api.book.queries import held_trials
 from api.book.status import HELD, TERMINAL, Status
-from training_core.wire import Reason
+from training_core.contract.errors import Reason
 
 
 def cancel(session: Session, job: Job) -> None:

@@ -9,8 +9,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from api.book.models import Secret
-from training_core.credentials import Credentials
-from training_core.sealing import CannotOpen, Sealer
+from training_core.contract.credentials import Credentials
+from training_core.contract.sealing import CannotOpen, Sealer
 
 MOST_IN_A_PROJECT = 100
 

@@ -18,7 +18,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from api.book.models import Attempt, Job, Worker
-from training_core.spec import Work
+from training_core.contract.spec import Work
 
 AHEAD = 2  # attempts of one search on one worker that wait there for a slot
 ROUNDING = 1e-6  # three thirds are one

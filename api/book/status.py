@@ -13,8 +13,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Literal, NamedTuple
 
-from training_core.spec import Work
-from training_core.wire import Reason
+from training_core.contract.errors import Reason
+from training_core.contract.spec import Work
 
 
 class Status(StrEnum):

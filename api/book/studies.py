@@ -17,8 +17,8 @@ from api.book.locks import lock_trial, now
 from api.book.models import Attempt, Job, JsonObject, Trial
 from api.book.queries import is_search, stopping
 from api.book.status import REASONS, TERMINAL, Status
-from training_core.spec import Scalar
-from training_core.wire import Reason
+from training_core.contract.errors import Reason
+from training_core.contract.spec import Scalar
 
 __all__ = ["Moved", "add_trial", "end", "end_trial", "is_search", "note", "promote", "prune", "stop", "stopping"]
 

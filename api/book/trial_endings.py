@@ -13,8 +13,8 @@ from api.book.locks import now
 from api.book.models import Attempt, Job, JsonObject, RungValue, Trial
 from api.book.queries import held_trials
 from api.book.status import REASONS, TERMINAL, Status
-from training_core.spec import Search
-from training_core.wire import Reason
+from training_core.contract.errors import Reason
+from training_core.contract.spec import Search
 
 _WORDS = {Reason.COMPLETED: "completed", Reason.EARLY_STOPPED: "completed, stopped early"}
 

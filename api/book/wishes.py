@@ -15,7 +15,7 @@ from api.book.locks import lock_job, lock_trial, now
 from api.book.models import Job
 from api.book.queries import is_search
 from api.book.status import TERMINAL, Status
-from training_core.wire import Reason
+from training_core.contract.errors import Reason
 
 _CANCELLING = {
     Status.RUNNING: "Cancelling: the training writes a checkpoint first",

@@ -18,8 +18,8 @@ from api.control.sweeper import Sweeper
 from api.control.tuner import Tuner
 from api.profiles import Profiles
 from api.settings import Settings
-from training_core.redaction import redact_logs
-from training_core.settings import load
+from training_core.contract.redaction import redact_logs
+from training_core.contract.settings import load
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import redis
 from celery import Celery
 
 from api.settings import Settings
-from training_core.wire import TASK_RUN_ATTEMPT, Ticket, host_queue
+from training_core.contract.messages import TASK_RUN_ATTEMPT, Ticket, host_queue
 
 SOCKET_SECONDS = 2.0
 

@@ -26,7 +26,7 @@ from api.control.broker import Postman
 from api.control.queue import Place, Queue
 from api.profiles import Profiles
 from api.settings import Settings
-from training_core.wire import WISHES_HASH, SealedSecret, Ticket, Wish
+from training_core.contract.messages import WISHES_HASH, SealedSecret, Ticket, Wish
 
 POLL_SECONDS = 1.0
 GAP_SECONDS = 60.0  # without a look, after which nothing is known of the workers meanwhile

@@ -17,7 +17,7 @@ from api.book.events import record_event
 from api.book.models import Attempt, Job, JsonObject, RungValue, Trial
 from api.book.queries import checkpoint_ids, is_search
 from api.control import findings
-from training_core import events as reports
+from training_core.contract import reports
 
 
 def data_ready(session: Session, job: Job, attempt: Attempt, report: reports.DataReady) -> None:

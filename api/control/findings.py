@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from api.book.events import record_event
 from api.book.ids import new_id
 from api.book.models import Artifact, Attempt, Checkpoint, Job, Probe, Trial, Worker
-from training_core import events as reports
+from training_core.contract import reports
 
 # Every other alert is a warning: a person should look, and the job goes on.
 ALERT_LEVELS = {"nan": "error", "diverged": "error"}

@@ -9,7 +9,7 @@ from sqlalchemy import text
 from api.book.database import make_engine
 from api.control.leader import LEADER_LOCK
 from api.settings import Settings
-from training_core.settings import load
+from training_core.contract.settings import load
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from api.book.locks import StaleAttempt, lock_job
 from api.book.models import Attempt, Job, Worker
 from api.control import budgets
 from api.settings import Settings
-from training_core.wire import RECORDED_HASH, WISHES_HASH, WORKERS_HASH, Heartbeat, Wish
+from training_core.contract.messages import RECORDED_HASH, WISHES_HASH, WORKERS_HASH, Heartbeat, Wish
 
 LOOK_SECONDS = 1.0
 MISSING_SECONDS = 60.0  # a live worker that neither runs an attempt nor reports its end: time for the spool to drain

@@ -25,7 +25,7 @@ from api.book.models import Job, Trial
 from api.book.slots import AHEAD, Room
 from api.book.status import REASONS, Status
 from api.profiles import Profile, Profiles
-from training_core.wire import Reason
+from training_core.contract.errors import Reason
 
 BOOKINGS_AT_ONCE = 200  # in one transaction; the next look follows at once
 _GIVEN_BACK = {Reason.NO_SLOT, Reason.WORKER_SHUTDOWN, Reason.PAUSED_BY_CLIENT}

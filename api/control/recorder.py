@@ -16,7 +16,7 @@ from sqlalchemy.exc import DataError, IntegrityError
 
 from api.book.database import Sessions
 from api.control.reports import apply_lines
-from training_core.wire import RECORDED_HASH, REPORTS_STREAM
+from training_core.contract.messages import RECORDED_HASH, REPORTS_STREAM
 
 BATCH_ENTRIES = 500
 BLOCK_MILLISECONDS = 1000

@@ -17,8 +17,8 @@ from api.book.events import record_event, touch
 from api.book.locks import StaleAttempt, current
 from api.book.models import Attempt, Job, Trial
 from api.control import facts, findings
-from training_core import events as reports
-from training_core.wire import Reason
+from training_core.contract import reports
+from training_core.contract.errors import Reason
 
 _SEQ = re.compile(rb'"seq":\s*(\d{1,18})')
 

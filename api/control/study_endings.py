@@ -15,7 +15,7 @@ from api.book.queries import stopping
 from api.book.status import Status
 from api.search.decide import leader
 from api.search.view import End, StudyView
-from training_core.wire import Reason
+from training_core.contract.errors import Reason
 
 _SPENT = {Reason.BUDGET_EXHAUSTED: "the budget is used up", Reason.TIME_LIMIT: "search.max_hours is over"}
 _AGAIN = "a new search goes on from here when its search.warm_start names this one"

@@ -21,7 +21,7 @@ from api.control import findings
 from api.errors import Problem
 from api.settings import Settings
 from api.store import Misplaced, Store
-from training_core.spec import Search
+from training_core.contract.spec import Search
 
 SWEEP_SECONDS = 3.0
 LOOK_BACK = "interval '1 day'"  # a search that ended longer ago was swept, or its store is gone

@@ -29,7 +29,7 @@ from api.search.placing import ONE, Placing, place
 from api.search.summary import summary
 from api.search.view import Adopt, End, Move, Promote, Prune, Start, StudyView
 from api.settings import Settings
-from training_core.wire import Reason
+from training_core.contract.errors import Reason
 
 POLL_SECONDS = 2.0  # for what rings no bell: a worker that came, the end of `search.max_hours`
 

@@ -8,7 +8,7 @@ from api.book import endings, lanes, studies
 from api.book.locks import lock_trial
 from api.book.queries import is_search
 from api.book.status import Status
-from training_core.wire import Reason
+from training_core.contract.errors import Reason
 
 HINT = "GET /v1/profiles says which profiles a worker serves; submit it again with one of them, or start such a worker"
 

@@ -16,7 +16,7 @@ from api.deps import DataReader, SessionsOf, StoreOf
 from api.downloads import Asked, Conditions, download, send_bytes
 from api.errors import Code, Problem, not_found
 from api.store import Store
-from training_core.spec import Work
+from training_core.contract.spec import Work
 
 router = APIRouter(prefix="/v1", tags=["data_reports"])
 

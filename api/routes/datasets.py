@@ -24,7 +24,7 @@ from api.uploads.body import Body
 from api.uploads.holding import Depot, give_up, in_progress
 from api.uploads.parts import UploadSpec
 from api.uploads.vault import Vault
-from training_core.uploads import LISTING, folder_of
+from training_core.contract.uploads import LISTING, folder_of
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 

@@ -36,7 +36,7 @@ from api.routes import plans
 from api.routes.parameters import After, Key, Limit, Narrow, SpecBody, Waiting, after_id
 from api.store import Store
 from api.watching import Look, answer_when_due, look_at, respond
-from training_core.spec import JobSpec
+from training_core.contract.spec import JobSpec
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 

@@ -17,7 +17,7 @@ from api.book.status import Status
 from api.errors import Problem, invalid_request
 from api.settings import Settings
 from api.watching import Wait
-from training_core.spec import JobSpec
+from training_core.contract.spec import JobSpec
 
 Key = Annotated[
     str | None,

@@ -15,7 +15,7 @@ from api.known_data import Hints
 from api.known_secrets import KnownSecrets
 from api.profiles import Profiles
 from api.routes.parameters import SpecBody
-from training_core.spec import JobSpec
+from training_core.contract.spec import JobSpec
 
 router = APIRouter(prefix="/v1/plans", tags=["plans"])
 

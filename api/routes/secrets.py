@@ -16,7 +16,7 @@ from api.book.models import Secret
 from api.deps import Administrator, JobsReader, SessionsOf
 from api.errors import Code, Problem, invalid_request, not_found
 from api.known_secrets import RESERVED
-from training_core.sealing import Sealer
+from training_core.contract.sealing import Sealer
 
 router = APIRouter(prefix="/v1/secrets", tags=["secrets"])
 

@@ -20,8 +20,8 @@ from api.errors import Code, Problem, no_account_yet, not_found
 from api.routes.parameters import Limit, Place, bounds, one_of, some_of, unreadable_cursor
 from api.search import journal, listing
 from api.search.listing import Order, TrialFilter, UnreadableCursor
-from training_core.spec import Search
-from training_core.spec.search import SamplerName
+from training_core.contract.spec import Search
+from training_core.contract.spec.search import SamplerName
 
 router = APIRouter(prefix="/v1/jobs/{job_id}/trials", tags=["trials"])
 

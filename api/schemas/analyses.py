@@ -7,8 +7,8 @@ from typing import Literal
 from pydantic import Field
 
 from api.schemas.part import Answer
-from training_core.spec import Scalar
-from training_core.spec.search import Direction
+from training_core.contract.spec import Scalar
+from training_core.contract.spec.search import Direction
 
 
 class ObjectiveAnswer(Answer):

@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from api.schemas.part import Answer, Instant
-from training_core.credentials import Credentials
-from training_core.spec import Part
-from training_core.uris import check_endpoint
+from training_core.contract.credentials import Credentials
+from training_core.contract.spec import Part
+from training_core.contract.uris import check_endpoint
 
 Value = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[\x20-\x7e]+$")]
 Option = Annotated[str, StringConstraints(min_length=1, max_length=16_384, pattern=r"^[\x20-\x7e\r\n]+$")]

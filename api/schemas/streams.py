@@ -7,8 +7,8 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 
 from api.schemas.part import Answer, Instant
-from training_core.spec import Part
-from training_core.spec.part import JobId
+from training_core.contract.spec import Part
+from training_core.contract.spec.part import JobId
 
 
 class StreamTokenSpec(Part):

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from api.schemas.jobs import EfficiencySummary, JobError, Progress
 from api.schemas.part import Answer, Instant, JsonObject
-from training_core.spec import Scalar
+from training_core.contract.spec import Scalar
 
 
 class RungAnswer(Answer):

@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import JSON, aggregate_order_by, distinct_on
 from sqlalchemy.orm import Session
 
 from api.book.models import Attempt, RungValue, Trial
-from training_core.spec import Scalar, Search
+from training_core.contract.spec import Scalar, Search
 
 
 @dataclass(frozen=True)

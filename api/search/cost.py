@@ -5,7 +5,7 @@ from __future__ import annotations
 from api.search.ladder import pruner_of, strategy_of
 from api.search.rungs import Ladder, cost
 from api.search.view import StudyView
-from training_core.spec import Search
+from training_core.contract.spec import Search
 
 
 def ladder_of(search: Search) -> Ladder:

@@ -13,7 +13,7 @@ from api.search.rungs import absent_trials
 from api.search.sampler import Asking
 from api.search.space import counted_points, key
 from api.search.view import Adopt, End, Move, Promote, Prune, Start, StudyView, TrialView
-from training_core.wire import Reason
+from training_core.contract.errors import Reason
 
 FAILED_ALIKE = 5  # the first trials; when all of them fail for one reason, so will the others
 OF_THE_DATA = {

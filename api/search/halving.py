@@ -18,7 +18,7 @@ from itertools import pairwise
 
 from api.search.rungs import Ladder, Standing, geometric, ladder_for, next_stop, short, whole
 from api.search.view import Promote, Prune, StudyView, TrialView
-from training_core.spec import Search
+from training_core.contract.spec import Search
 
 SPARE = 3  # at each rung
 

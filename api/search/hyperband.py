@@ -11,7 +11,7 @@ from optuna.trial import TrialState, create_trial
 
 from api.search.rungs import Ladder, Standing, geometric, named, next_stop
 from api.search.view import Promote, Prune, StudyView, TrialView
-from training_core.spec import Search
+from training_core.contract.spec import Search
 
 WHOLE = 125  # first rungs in a whole training: four brackets by the default factor
 

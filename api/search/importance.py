@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial
 
 from api.search.columns import AtRungs, Columns
 from api.search.space import distributions
-from training_core.spec import AnyParameter, CategoricalParameter, Objective, Scalar, Search
+from training_core.contract.spec import AnyParameter, CategoricalParameter, Objective, Scalar, Search
 
 Point = Mapping[str, float]
 

@@ -21,7 +21,7 @@ from api.book.database import Sessions
 from api.book.models import RungValue, Trial
 from api.book.status import Status
 from api.search.space import distributions, encode
-from training_core.spec import CategoricalParameter, Search
+from training_core.contract.spec import CategoricalParameter, Search
 
 PAGE = 500  # trials that are read at once; no connection is held while the client reads
 CREATE_STUDY, SET_STUDY_USER_ATTR, CREATE_TRIAL = 0, 2, 4  # operations of Optuna's journal

@@ -11,8 +11,8 @@ from api.search.median import Median
 from api.search.population import PopulationBased
 from api.search.rungs import Ladder, next_stop
 from api.search.view import Adopt, Promote, Prune, StudyView
-from training_core.spec import Search
-from training_core.spec.search import PrunerName
+from training_core.contract.spec import Search
+from training_core.contract.spec.search import PrunerName
 
 FEW = 4  # trials; halving has nothing to choose from
 

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, defer
 
 from api import cursors
 from api.book.models import Attempt, Checkpoint, RungValue, Trial
-from training_core.spec import Scalar, Search
+from training_core.contract.spec import Scalar, Search
 
 BY_NUMBER = ("number", "created")  # numbers are given in the order in which trials are made
 HEAVY = (Trial.plan, Trial.result, Trial.efficiency, Trial.sampler)

@@ -13,8 +13,8 @@ from api.book.models import Checkpoint, Job, RungValue, Trial
 from api.book.queries import dataset_key
 from api.book.status import Status
 from api.search.view import StudyView, TrialView, Values
-from training_core.spec import JobSpec, Search
-from training_core.wire import Reason
+from training_core.contract.errors import Reason
+from training_core.contract.spec import JobSpec, Search
 
 _FINISHED = [Status.SUCCEEDED, Status.PRUNED]
 _COLUMNS = (

@@ -8,7 +8,7 @@ from statistics import median
 
 from api.search.rungs import Ladder, Standing, next_stop, short
 from api.search.view import Promote, Prune, StudyView, TrialView
-from training_core.spec import Search
+from training_core.contract.spec import Search
 
 EIGHTHS: Ladder = tuple(part / 8 for part in range(1, 9))
 LEAST_OTHERS = 5  # fewer say too little

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from api.book.status import Status
 from api.search.space import canonical, distributions, encode
 from api.search.view import StudyView, TrialView, Values
-from training_core.spec import Objective
+from training_core.contract.spec import Objective
 
 GENERATION = "NSGAIISampler:generation"
 

@@ -6,8 +6,15 @@ import math
 from random import Random
 
 from api.search.view import Parameters
-from training_core.spec import AnyParameter, CategoricalParameter, FloatParameter, IntParameter, Population, Scalar
-from training_core.spec.points import Space, exists, order, value_at
+from training_core.contract.spec import (
+    AnyParameter,
+    CategoricalParameter,
+    FloatParameter,
+    IntParameter,
+    Population,
+    Scalar,
+)
+from training_core.contract.spec.points import Space, exists, order, value_at
 
 
 def changed(space: Space, parameters: Parameters, population: Population, dice: Random) -> dict[str, Scalar]:

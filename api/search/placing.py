@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from api.book.models import Worker
 from api.profiles import Profile
-from training_core.spec import JobSpec
+from training_core.contract.spec import JobSpec
 
 PER_SLOT = 8  # small trainings of one thread each; more of them wait for memory more than for a core
 TRIAL_BYTES = 1 << 30  # of a host's memory, that a training on CPUs has at least

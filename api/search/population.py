@@ -17,7 +17,7 @@ from api.book.status import Status
 from api.search.mutation import changed
 from api.search.rungs import Ladder, next_stop, order, short
 from api.search.view import Adopt, Parameters, Promote, Prune, StudyView, TrialView, Values
-from training_core.spec import Population, Search
+from training_core.contract.spec import Population, Search
 
 
 class PopulationBased:

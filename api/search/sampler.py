@@ -21,12 +21,12 @@ from api.search.ladder import pruner_of
 from api.search.memory import remember
 from api.search.space import canonical, counted_points, decode, distance, distributions, encode, key, suggest
 from api.search.view import Start, StudyView
-from training_core.failure import Failed
-from training_core.spec import Scalar, Search
-from training_core.spec.points import count, exists, written
-from training_core.spec.search import SamplerName
-from training_core.spec.space import apply
-from training_core.together import check_together
+from training_core.contract.errors import Failed
+from training_core.contract.spec import Scalar, Search
+from training_core.contract.spec.conflicts import check_together
+from training_core.contract.spec.points import count, exists, written
+from training_core.contract.spec.search import SamplerName
+from training_core.contract.spec.space import apply
 
 STARTUP = 10  # trials with a value, from which on TPE is asked
 TRIES = 16  # a sampler that found a good place likes to go there again

@@ -9,8 +9,8 @@ from functools import lru_cache
 from optuna import Trial
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from training_core.spec import AnyParameter, CategoricalParameter, FloatParameter, Scalar, Search
-from training_core.spec.points import Space, canonical, count, counted, key, order, same, value_at, written
+from training_core.contract.spec import AnyParameter, CategoricalParameter, FloatParameter, Scalar, Search
+from training_core.contract.spec.points import Space, canonical, count, counted, key, order, same, value_at, written
 
 __all__ = ["canonical", "counted_points", "decode", "distance", "distributions", "encode", "key", "suggest"]
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from api.book.status import HELD, TERMINAL, Status
-from training_core.spec import JobSpec, Objective, Scalar, Search
-from training_core.wire import Reason
+from training_core.contract.errors import Reason
+from training_core.contract.spec import JobSpec, Objective, Scalar, Search
 
 Parameters = Mapping[str, Scalar]
 Values = Mapping[str, float]

@@ -21,7 +21,7 @@ from api.errors import Code, Problem
 from api.settings import Settings
 from api.uploads.body import CLOSE
 from api.uploads.vault import Vault
-from training_core.uploads import PARTS
+from training_core.contract.uploads import PARTS
 
 # While a body comes, the upload is renewed before this is over; a server that died leaves it to the cleaner.
 LEASE = timedelta(minutes=2)

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from api.errors import Code, Problem
 from api.uploads.names import BadName, Names
 from api.uploads.vault import Vault, Writing
-from training_core.uploads import DATA, UploadedFile
+from training_core.contract.uploads import DATA, UploadedFile
 
 SMALL_BYTES = 1 << 20
 PUTS, WAITING_PUTS = 16, 64

@@ -6,7 +6,7 @@ from typing import Any
 
 from api.errors import Code, Problem
 from api.uploads.names import BadName, checked
-from training_core.uploads import ARCHIVES, TABLES, stands_alone
+from training_core.contract.uploads import ARCHIVES, TABLES, stands_alone
 
 SUFFIXES = {
     "application/zip": ".zip",

@@ -22,8 +22,8 @@ from api.uploads.holding import Depot, Holding, alone, clear_parts, ended, expla
 from api.uploads.names import BadName, checked
 from api.uploads.vault import Writing
 from api.uploads.whole import of_key, set_key
-from training_core.spec import Part as SpecPart
-from training_core.uploads import ARCHIVES, PARTS, TABLES, stands_alone
+from training_core.contract.spec import Part as SpecPart
+from training_core.contract.uploads import ARCHIVES, PARTS, TABLES, stands_alone
 
 NAMED_GAPS = 20
 

@@ -16,7 +16,7 @@ from typing import Any
 from fsspec.implementations.local import LocalFileSystem
 
 from api.store import Store, explained, full
-from training_core.uploads import DATA, LISTING, PARTS, UploadedFile, folder_of
+from training_core.contract.uploads import DATA, LISTING, PARTS, UploadedFile, folder_of
 
 BLOCK_BYTES = 16 << 20  # of one request to a bucket; it allows 10,000
 COPY_BYTES = 4 << 20

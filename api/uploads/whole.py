@@ -24,7 +24,7 @@ from api.uploads.body import Body
 from api.uploads.form import Form
 from api.uploads.holding import LEASE, Depot, Holding, explained, give_up, in_progress
 from api.uploads.incoming import Incoming, Stored
-from training_core.uploads import UploadedFile, whole_sha256
+from training_core.contract.uploads import UploadedFile, whole_sha256
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,12 @@ from torch import nn
 
 from benchmarks.data.cleaning_tools import Table, their_measures
 from benchmarks.data.corruptions import jpeg
-from training_core.data.convert import Converter
 from training_core.data.inspection.duplicates import group
 from training_core.data.inspection.label_errors import label_errors
-from training_core.data.inspection.measures import FIELDS, measure, measure_many
-from training_core.data.packing import Packing
-from training_core.networks.models import small_cnn
+from training_core.vision.convert import Converter
+from training_core.vision.inspection.measures import FIELDS, measure, measure_many
+from training_core.vision.networks import small_cnn
+from training_core.vision.packing import Packing
 
 SWAPPED, FOLDS, EPOCHS = 0.05, 3, 5
 

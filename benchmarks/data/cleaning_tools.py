@@ -16,11 +16,11 @@ from cleanvision.issue_managers.image_property import BlurrinessProperty, Bright
 from PIL import Image
 
 from benchmarks.data.corruptions import Corpus
+from training_core.contract.run_dir import RunSpec
+from training_core.contract.spec import JobSpec
 from training_core.data.inspection.selection import Selection, inspect
 from training_core.data.items import Items
-from training_core.data.prepare import prepare
-from training_core.rundir import RunSpec
-from training_core.spec import JobSpec
+from training_core.vision.prepare import prepare
 
 Pairs = set[frozenset[str]]
 

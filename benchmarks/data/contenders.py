@@ -111,12 +111,12 @@ def dali(folder: Path) -> Epoch:
 
 def ours(packing: str) -> Callable[[Path], Epoch]:
     def contender(folder: Path) -> Epoch:
-        from training_core.data.augment import presets  # noqa: PLC0415
-        from training_core.data.crew import ThreadCrew  # noqa: PLC0415
-        from training_core.data.load import Loader, Normalise  # noqa: PLC0415
-        from training_core.data.render import Recipe  # noqa: PLC0415
-        from training_core.data.sample import Columns, Sampler  # noqa: PLC0415
-        from training_core.spec import Sampling  # noqa: PLC0415
+        from training_core.contract.spec import Sampling  # noqa: PLC0415
+        from training_core.data.sampler import Columns, Sampler  # noqa: PLC0415
+        from training_core.vision.augment import presets  # noqa: PLC0415
+        from training_core.vision.prefetch import Loader, Normalise  # noqa: PLC0415
+        from training_core.vision.transforms import Recipe  # noqa: PLC0415
+        from training_core.vision.worker_pool import ThreadCrew  # noqa: PLC0415
 
         torch.set_num_threads(1)
         presets.PRESETS["crop-and-flip"] = presets.Preset(area=AREA, flip=True)
@@ -180,10 +180,10 @@ def _make_lit(files: list[Path], target: Path) -> None:
 
 
 def pack_of(folder: Path, packing: str) -> Any:
-    from training_core.data.pack import Pack  # noqa: PLC0415
-    from training_core.data.prepare import prepare  # noqa: PLC0415
-    from training_core.rundir import RunSpec  # noqa: PLC0415
-    from training_core.spec import JobSpec  # noqa: PLC0415
+    from training_core.contract.run_dir import RunSpec  # noqa: PLC0415
+    from training_core.contract.spec import JobSpec  # noqa: PLC0415
+    from training_core.vision.pack import Pack  # noqa: PLC0415
+    from training_core.vision.prepare import prepare  # noqa: PLC0415
 
     spec = JobSpec.model_validate(
         {

@@ -24,11 +24,11 @@ from collections import Counter
 from pathlib import Path
 
 from benchmarks.data.fashion import make_png_folder
-from training_core.data import shards
-from training_core.data.prepare import prepare
-from training_core.events import AnyReport
-from training_core.rundir import RunSpec
-from training_core.spec import JobSpec
+from training_core.contract.reports import AnyReport
+from training_core.contract.run_dir import RunSpec
+from training_core.contract.spec import JobSpec
+from training_core.vision import shards
+from training_core.vision.prepare import prepare
 
 RESULTS = Path(__file__).parent / "results" / "kill.md"
 SHARD_SAMPLES = 512

@@ -27,18 +27,19 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from training_core.data import cache, make, shards
+from training_core.contract.run_dir import RunSpec, write_atomically
+from training_core.contract.spec import JobSpec, Sampling
+from training_core.data import cache
 from training_core.data.formats import read_dataset
-from training_core.data.inspection.measures import FIELDS
-from training_core.data.pack import RAW, shard_name
-from training_core.data.packing import Packing
-from training_core.data.prepare import dataset_version
-from training_core.data.sample import Columns, Sampler, evaluation_parts
+from training_core.data.sampler import Columns, Sampler, evaluation_parts
 from training_core.data.samples import Unreadable
-from training_core.data.selected import selected
 from training_core.data.sources.source import Entry, Piece
-from training_core.rundir import RunSpec, write_atomically
-from training_core.spec import JobSpec, Sampling
+from training_core.vision import build, shards
+from training_core.vision.inspection.measures import FIELDS
+from training_core.vision.pack import RAW, shard_name
+from training_core.vision.packing import Packing
+from training_core.vision.prepare import dataset_version
+from training_core.vision.selection import selected
 
 RESULTS = Path(__file__).parent / "results" / "memory.md"
 CLASSES = 1000
@@ -107,7 +108,7 @@ def measure(folder: Path, count: int, millions: float) -> None:
     command = ["--millions", str(millions), "--shards", str(temporary)]
     subprocess.run([sys.executable, "-m", "benchmarks.data.memory", *command], check=True)
     with phase(phases, "check of the shards, search for copies, items"):
-        make.make(make.Job(run, version, samples, reader, None, lambda: False, threads=2))
+        build.make(build.Job(run, version, samples, reader, None, lambda: False, threads=2))
     with phase(phases, "selection, splits and report"):
         chosen, files = selected(folder / version, spec.dataset)
     with phase(phases, "selection and report found again"):
@@ -153,7 +154,7 @@ def write_shards(folder: Path, count: int) -> None:
     """As a preparation would have left them that was killed behind its last shard."""
     folder.mkdir()
     packing = Packing(image_size=224, image_size_reason="synthetic", channels=1, encoding="raw", expected_bytes=count)
-    write_atomically(folder / make.PACKING_FILE, packing.model_dump_json().encode())
+    write_atomically(folder / build.PACKING_FILE, packing.model_dump_json().encode())
     random = np.random.default_rng(0)
     for number, first in enumerate(range(0, count, shards.SHARD_SAMPLES)):
         write_shard(folder, number, first, min(count, first + shards.SHARD_SAMPLES), random)

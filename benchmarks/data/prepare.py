@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.data.fashion import ORIGINAL, make_png_folder
-from training_core.data.prepare import prepare
-from training_core.events import AnyReport, DataReady
-from training_core.rundir import RunSpec
-from training_core.spec import JobSpec
+from training_core.contract.reports import AnyReport, DataReady
+from training_core.contract.run_dir import RunSpec
+from training_core.contract.spec import JobSpec
+from training_core.vision.prepare import prepare
 
 RESULTS = Path(__file__).parent / "results" / "prepare.md"
 IMAGES = 70_000

@@ -27,11 +27,11 @@ import fsspec
 from botocore.config import Config
 
 from benchmarks.data.s3_server import LARGE_BYTES, SMALL_BYTES
+from training_core.contract.run_dir import RunSpec
+from training_core.contract.spec import JobSpec
 from training_core.data.formats import open_dataset
 from training_core.data.samples import Samples
 from training_core.data.sources.ahead import IN_FLIGHT_BYTES, REQUEST_BYTES, REQUESTS
-from training_core.rundir import RunSpec
-from training_core.spec import JobSpec
 
 RESULTS = Path(__file__).parent / "results" / "s3_ingest.md"
 LATENCY_SECONDS = 0.020

@@ -27,16 +27,16 @@ import torch
 from torch import nn
 
 from benchmarks.data.machine import machine
-from training_core import attempt
-from training_core.data.feed import open_feed
-from training_core.data.load import Normalise
-from training_core.events import CheckpointSaved, Summary, decode
-from training_core.networks.features import FOLDER, Trunk
-from training_core.networks.learner import Learner, Materials
-from training_core.parallel.distributed import Ranks
-from training_core.plan import Plan
-from training_core.rundir import RunDir, RunSpec, complete_lines
-from training_core.spec import JobSpec
+from training_core.contract.reports import CheckpointSaved, Summary, decode
+from training_core.contract.run_dir import RunDir, RunSpec, complete_lines
+from training_core.contract.spec import JobSpec
+from training_core.distributed.ranks import Ranks
+from training_core.planner.plan import Plan
+from training_core.runtime import attempt
+from training_core.tasks.image_classification.features import FOLDER, Trunk
+from training_core.tasks.image_classification.learner import Learner, Materials
+from training_core.vision.data_loaders import open_feed
+from training_core.vision.prefetch import Normalise
 
 ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).parent / "results" / "small_data.md"
@@ -133,7 +133,7 @@ def make_run(folder: Path, data: Path, model: dict[str, Any], *, epochs: int, se
         data_roots=[folder],
     )
     run_dir.write_spec(run)
-    command = [sys.executable, "-m", "training_core.launch", "--stage", "prepare", str(run_dir.path)]
+    command = [sys.executable, "-m", "training_core.runtime.launch", "--stage", "prepare", str(run_dir.path)]
     subprocess.run(command, cwd=ROOT, check=True)
     return run_dir
 

@@ -9,7 +9,7 @@ from functools import cache
 import torch
 from torch.nn import functional
 
-from training_core.networks.models import make_model
+from training_core.vision.networks import make_model
 
 
 def limit_seconds(network: str, images: float) -> float:

@@ -29,14 +29,14 @@ from torch.distributed import checkpoint as dcp
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
 from benchmarks.data.machine import machine
-from training_core.checkpoints.keeping import Checkpoints, Live
+from training_core.checkpoints.manager import Checkpoints, Live
 from training_core.checkpoints.safetensors_file import size_bytes
-from training_core.checkpoints.store import open_store
-from training_core.networks.models import make_model
-from training_core.reports import Reports
-from training_core.rundir import RunSpec
-from training_core.spec import JobSpec
-from training_core.state import TrainState
+from training_core.checkpoints.train_state import TrainState
+from training_core.contract.reporter import Reports
+from training_core.contract.run_dir import RunSpec
+from training_core.contract.spec import JobSpec
+from training_core.storage.store import open_store
+from training_core.vision.networks import make_model
 
 RESULTS = Path(__file__).parent / "results" / "checkpoint_stall.md"
 MIB = 2**20

@@ -26,11 +26,11 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from training_core.data.load import Normalise
-from training_core.networks.models import make_model
-from training_core.parallel.distributed import Ranks
+from training_core.distributed.ranks import Ranks
+from training_core.engine.step import train_step
 from training_core.processes.heap import keep_freed_memory
-from training_core.stepping.step import train_step
+from training_core.vision.networks import make_model
+from training_core.vision.prefetch import Normalise
 
 RESULTS = Path(__file__).parent / "results" / "communication.md"
 HOOKS = ("none", "fp16", "bf16", "powersgd")

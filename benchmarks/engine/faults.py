@@ -26,11 +26,11 @@ from typing import Any
 
 from benchmarks.data.machine import machine
 from benchmarks.engine.metering import PAIRS, STEPS_A_BLOCK
-from training_core.account.model import Account
-from training_core.planner.compute_plan import ComputePlan
+from training_core.contract.compute_plan import ComputePlan
+from training_core.contract.run_dir import RunDir, RunSpec, complete_lines
+from training_core.contract.spec import JobSpec
+from training_core.efficiency.model import Account
 from training_core.processes.process import leave, share_cores
-from training_core.rundir import RunDir, RunSpec, complete_lines
-from training_core.spec import JobSpec
 
 ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).parent / "results" / "faults.md"
@@ -127,7 +127,7 @@ def make_run(folder: Path, case: Case, *, quick: bool) -> RunDir:
         data_roots=[SAMPLE.parent],
     )
     run_dir.write_spec(run)
-    command = [sys.executable, "-m", "training_core.launch", "--stage", "prepare", str(run_dir.path)]
+    command = [sys.executable, "-m", "training_core.runtime.launch", "--stage", "prepare", str(run_dir.path)]
     subprocess.run(command, cwd=ROOT, check=True)
     run_dir.write_plan(ComputePlan(strategy="ddp" if case.ranks > 1 else "single", ranks=case.ranks))
     return run_dir
@@ -165,8 +165,8 @@ def train_here(fault: str, run_dir: RunDir) -> int:
     """The exit code of the training, in this process or in ranks forked from it."""
     share_cores()
     inject(fault)
-    from training_core.attempt import Attempt  # noqa: PLC0415  cores are shared before torch is imported
-    from training_core.processes.ranks import run_ranks  # noqa: PLC0415
+    from training_core.runtime.attempt import Attempt  # noqa: PLC0415  cores are shared before torch is imported
+    from training_core.runtime.ranks import run_ranks  # noqa: PLC0415
 
     count = run_dir.read_plan().ranks
     return run_ranks(run_dir, count) if count > 1 else Attempt(run_dir).run()
@@ -174,8 +174,8 @@ def train_here(fault: str, run_dir: RunDir) -> int:
 
 def inject(fault: str) -> None:
     """Spoil what the training is made of, before any rank is forked."""
-    from training_core import loop  # noqa: PLC0415
-    from training_core.data.render import Renderer  # noqa: PLC0415
+    from training_core.engine import loop  # noqa: PLC0415
+    from training_core.vision.transforms import Renderer  # noqa: PLC0415
 
     if fault == "slow_decode":
         changed, junk = Renderer.change, os.urandom(DECODE_BYTES)

@@ -61,7 +61,7 @@ def measure(tree: Path, images: Path, folder: Path, seed: int) -> dict[str, Any]
     places = {"store": f"file://{folder}/store", "cache_dir": f"{folder}/cache", "data_roots": [str(images.parent)]}
     (run / "spec.json").write_text(json.dumps({"spec": spec, "threads": 1, **places}))
     started = time.monotonic()
-    command = [sys.executable, "-m", "training_core.launch", str(run)]
+    command = [sys.executable, "-m", "training_core.runtime.launch", str(run)]
     with (run / "log.txt").open("wb") as log:
         subprocess.run(command, cwd=tree, check=True, stdout=log, stderr=log)
     seconds = time.monotonic() - started

@@ -19,11 +19,11 @@ from pathlib import Path
 
 from benchmarks.data.machine import machine
 from benchmarks.engine.planner_regret import SETTINGS, Setting, Way, timing_of
-from training_core.plan import choose_plan
+from training_core.contract.spec import JobSpec
+from training_core.planner.plan import choose_plan
+from training_core.planner.recipe import DataFacts
 from training_core.processes.heap import keep_freed_memory
 from training_core.processes.process import share_cores
-from training_core.recipe import DataFacts
-from training_core.spec import JobSpec
 
 RESULTS = Path(__file__).parent / "results" / "heap.md"
 WAYS, ROUNDS, STEPS, SECONDS = ("as it comes", "kept"), 3, 30, 3.0
@@ -59,7 +59,7 @@ def measure(setting: Setting, way: str) -> tuple[float, float, float]:
         keep_freed_memory()
     import torch  # noqa: PLC0415  after the setting
 
-    from training_core.probing.step import ProbeStep  # noqa: PLC0415
+    from training_core.preflight.probing.step import ProbeStep  # noqa: PLC0415
 
     spec = JobSpec.model_validate(
         {

@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from training_core.contract.run_dir import RunDir
 from training_core.processes.process import share_cores
-from training_core.rundir import RunDir
 
 PAIRS, STEPS_A_BLOCK = 400, 20
 
@@ -23,12 +23,12 @@ def meter_here(run_dir: RunDir) -> None:
     share_cores()
     import torch  # noqa: PLC0415
 
-    from training_core.account.accounting import Accounting  # noqa: PLC0415  cores are shared before
-    from training_core.attempt import assemble  # noqa: PLC0415
-    from training_core.clock import PhaseClock  # noqa: PLC0415
-    from training_core.parallel.distributed import Ranks, use_threads  # noqa: PLC0415
-    from training_core.reports import Reports  # noqa: PLC0415
-    from training_core.stepping.step import train_step  # noqa: PLC0415
+    from training_core.contract.reporter import Reports  # noqa: PLC0415
+    from training_core.distributed.ranks import Ranks, use_threads  # noqa: PLC0415
+    from training_core.efficiency.clock import PhaseClock  # noqa: PLC0415
+    from training_core.engine.accounting import Accounting  # noqa: PLC0415  cores are shared before
+    from training_core.engine.step import train_step  # noqa: PLC0415
+    from training_core.runtime.attempt import assemble  # noqa: PLC0415
 
     run = run_dir.read_spec()
     use_threads(1, 1)

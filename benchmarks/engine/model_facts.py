@@ -17,8 +17,9 @@ from typing import get_args
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from training_core.networks.models import has_batch_norm, head, make_model
-from training_core.spec import ModelName
+from training_core.contract.spec import ModelName
+from training_core.optimisation.layers import has_batch_norm, head
+from training_core.vision.networks import make_model
 
 SIDES = (32, 64, 128, 224)
 CLASSES = 10

@@ -22,8 +22,8 @@ from benchmarks.engine.steps import batch_of, forked, make_training  # first: it
 # isort: split
 import torch
 
-from training_core.parallel.distributed import Ranks
-from training_core.stepping.step import train_step
+from training_core.distributed.ranks import Ranks
+from training_core.engine.step import train_step
 
 RESULTS = Path(__file__).parent / "results" / "oom.md"
 CASE: dict[str, Any] = {"model": "small_cnn", "image_size": 64, "channels": 1, "batch_size": 128}

@@ -30,10 +30,10 @@ import torch
 from torch import nn
 
 from benchmarks.engine import overhead_data
-from training_core.data.load import Batch, Normalise
-from training_core.networks.models import make_model
+from training_core.engine.step import train_step
 from training_core.processes.heap import keep_freed_memory
-from training_core.stepping.step import train_step
+from training_core.vision.networks import make_model
+from training_core.vision.prefetch import Batch, Normalise
 
 RESULTS = Path(__file__).parent / "results" / "overhead.md"
 CASES: dict[str, dict[str, Any]] = {

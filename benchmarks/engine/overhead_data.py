@@ -23,17 +23,17 @@ from benchmarks.engine.steps import ALONE, assemble  # first: it is a good neigh
 # isort: split
 import torch
 
-from training_core.data.chosen import Chosen
-from training_core.data.feed import Feed, open_feed
-from training_core.data.load import Batch, Normalise
-from training_core.networks.learner import gather
-from training_core.plan import Plan, choose_plan
-from training_core.planner.compute_plan import ComputePlan
-from training_core.planning import data_facts
-from training_core.rundir import RunDir, RunSpec
-from training_core.spec import JobSpec
-from training_core.stepping.step import train_step
-from training_core.training import Training
+from training_core.contract.compute_plan import ComputePlan
+from training_core.contract.run_dir import RunDir, RunSpec
+from training_core.contract.spec import JobSpec
+from training_core.engine.step import train_step
+from training_core.engine.training import Training
+from training_core.planner.plan import Plan, choose_plan
+from training_core.runtime.planning import data_facts
+from training_core.tasks.image_classification.learner import gather
+from training_core.vision.data_loaders import Feed, open_feed
+from training_core.vision.dataset_view import Chosen
+from training_core.vision.prefetch import Batch, Normalise
 
 ROOT = Path(__file__).parents[2]
 CASES = {"small_cnn": 64, "small_resnet": 256, "resnet18": 64}  # images of a batch
@@ -80,7 +80,7 @@ def prepared(folder: Path) -> tuple[RunSpec, RunDir]:
         spec=spec, store=f"file://{folder}/store", cache_dir=folder / "cache", data_roots=[ORIGINAL.parent], threads=0
     )
     run_dir.write_spec(run)
-    command = [sys.executable, "-m", "training_core.launch", "--stage", "prepare", str(run_dir.path)]
+    command = [sys.executable, "-m", "training_core.runtime.launch", "--stage", "prepare", str(run_dir.path)]
     subprocess.run(command, cwd=ROOT, check=True)
     return run, run_dir
 

@@ -23,21 +23,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.data.machine import machine
-from training_core.plan import Plan, choose_plan
+from training_core.contract.compute_plan import ComputePlan
+from training_core.contract.spec import JobSpec
 from training_core.planner.case import Case
 from training_core.planner.choose import choose_compute
-from training_core.planner.compute_plan import ComputePlan
 from training_core.planner.facts import HostFacts, cpu_features, cpu_name, memory_bytes
 from training_core.planner.network_table import NETWORKS
+from training_core.planner.plan import Plan, choose_plan
+from training_core.planner.recipe import DataFacts
 from training_core.planner.split import split_counts
 from training_core.planner.table import ProbeTable, Timing
 from training_core.processes.heap import keep_freed_memory
 from training_core.processes.process import share_cores
-from training_core.recipe import DataFacts
-from training_core.spec import JobSpec
 
 if TYPE_CHECKING:
-    from training_core.probing.ranks import Company
+    from training_core.preflight.probing.ranks import Company
 
 RESULTS = Path(__file__).parent / "results" / "planner_regret.md"
 PROBE_SECONDS, GRID_SECONDS, LAST_SECONDS, RANKS_SECONDS = 12.0, 15.0, 10.0, 60.0
@@ -136,7 +136,7 @@ def measure(setting: Setting) -> Result:
     facts = DataFacts(50_000, 10, setting.channels, setting.side, "")
     plan = choose_plan(spec, facts, device="cpu")
     case = Case(spec.compute, plan, host_of(setting))
-    from training_core.probing.ranks import Company  # noqa: PLC0415  torch, after its cores are shared
+    from training_core.preflight.probing.ranks import Company  # noqa: PLC0415  torch, after its cores are shared
 
     pair = Company(plan, 2)  # forked before torch has threads; they wait
     try:
@@ -160,7 +160,7 @@ def host_of(setting: Setting) -> HostFacts:
 
 def choose(case: Case) -> tuple[ComputePlan, ProbeTable]:
     """As before a training."""
-    from training_core.probing.probes import Probe  # noqa: PLC0415
+    from training_core.preflight.probing.probes import Probe  # noqa: PLC0415
 
     told: list[ProbeTable] = []
     Probe(case, PROBE_SECONDS, told.append).run(None)
@@ -247,7 +247,7 @@ class Course:
     def take(self, way: Way) -> float:
         import torch  # noqa: PLC0415  after the ranks are forked
 
-        from training_core.probing.step import ProbeStep  # noqa: PLC0415
+        from training_core.preflight.probing.step import ProbeStep  # noqa: PLC0415
 
         if way.ranks > 1:
             timing = timing_of(way).model_copy(update={"batch": self._plan.batch_size // way.ranks})

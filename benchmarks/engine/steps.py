@@ -19,22 +19,22 @@ share_cores()  # before torch is there
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
 
-from training_core.algorithm.objective import Objective  # noqa: E402
-from training_core.algorithm.optim import make_optimizer  # noqa: E402
-from training_core.clock import PhaseClock  # noqa: E402
-from training_core.data.load import Batch, Normalise  # noqa: E402
-from training_core.events import AnyReport  # noqa: E402
-from training_core.parallel.distributed import Ranks, join  # noqa: E402
-from training_core.parallel.exchange import distribute  # noqa: E402
-from training_core.plan import Plan, choose_plan  # noqa: E402
-from training_core.planner.compute_plan import ComputePlan  # noqa: E402
-from training_core.recipe import DataFacts  # noqa: E402
-from training_core.reports import Reports  # noqa: E402
-from training_core.rundir import RunDir, RunSpec  # noqa: E402
-from training_core.spec import JobSpec  # noqa: E402
-from training_core.stepping.precision import make_scaler  # noqa: E402
-from training_core.tasks import image_classification as task  # noqa: E402
-from training_core.training import Training  # noqa: E402
+from training_core.contract.compute_plan import ComputePlan  # noqa: E402
+from training_core.contract.reporter import Reports  # noqa: E402
+from training_core.contract.reports import AnyReport  # noqa: E402
+from training_core.contract.run_dir import RunDir, RunSpec  # noqa: E402
+from training_core.contract.spec import JobSpec  # noqa: E402
+from training_core.distributed.gradient_sync import distribute  # noqa: E402
+from training_core.distributed.ranks import Ranks, join  # noqa: E402
+from training_core.efficiency.clock import PhaseClock  # noqa: E402
+from training_core.engine.objective import Objective  # noqa: E402
+from training_core.engine.precision import make_scaler  # noqa: E402
+from training_core.engine.training import Training  # noqa: E402
+from training_core.optimisation.optimizers import make_optimizer  # noqa: E402
+from training_core.planner.plan import Plan, choose_plan  # noqa: E402
+from training_core.planner.recipe import DataFacts  # noqa: E402
+from training_core.tasks.image_classification import task  # noqa: E402
+from training_core.vision.prefetch import Batch, Normalise  # noqa: E402
 
 CPU = torch.device("cpu")
 ALONE = Ranks(0, 1, CPU)

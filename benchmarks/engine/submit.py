@@ -29,11 +29,11 @@ import httpx2
 
 from benchmarks.data.machine import machine
 from local.stack import ROOT, Stack
-from training_core.events import CheckpointSaved, FirstStep, decode
-from training_core.processes.orders import Stage
+from training_core.contract.reports import CheckpointSaved, FirstStep, decode
+from training_core.contract.run_dir import RunDir, RunSpec, complete_lines
+from training_core.contract.spec import JobSpec
 from training_core.processes.process import adopt_orphans
-from training_core.rundir import RunDir, RunSpec, complete_lines
-from training_core.spec import JobSpec
+from training_core.runtime.launcher_protocol import Stage
 from worker.launcher import Launcher
 from worker.process import Process, environment
 from worker.settings import Settings

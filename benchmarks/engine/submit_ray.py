@@ -15,7 +15,7 @@ from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, prepare_data_loader, prepare_model
 from torch.utils.data import DataLoader, TensorDataset
 
-from training_core.networks.models import make_model
+from training_core.vision.networks import make_model
 
 
 def train_one_step(settings: dict[str, Any]) -> None:

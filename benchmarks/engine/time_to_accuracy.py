@@ -27,9 +27,9 @@ import torch
 from benchmarks.data.fashion import PARTS, read_part
 from benchmarks.data.machine import machine
 from benchmarks.engine.arithmetic import limit_seconds
-from training_core.events import FirstStep, Metric, PlanChosen, decode
-from training_core.rundir import RunDir, RunSpec, complete_lines
-from training_core.spec import JobSpec
+from training_core.contract.reports import FirstStep, Metric, PlanChosen, decode
+from training_core.contract.run_dir import RunDir, RunSpec, complete_lines
+from training_core.contract.spec import JobSpec
 
 ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).parent / "results" / "time_to_accuracy.md"
@@ -159,7 +159,7 @@ class Bench:
         return run_dir
 
 
-LAUNCH = [sys.executable, "-m", "training_core.launch"]
+LAUNCH = [sys.executable, "-m", "training_core.runtime.launch"]
 
 
 def timed(command: list[str]) -> tuple[Course, float]:

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from training_core.networks.models import make_model
+from training_core.vision.networks import make_model
 
 BATCH, EVALUATION_BATCH = 64, 1000
 RATE = 1e-3

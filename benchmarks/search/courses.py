@@ -17,7 +17,7 @@ FRACTIONS = sorted({2 ** (-half / 2) for half in range(17)} | {eighth / 8 for ei
 Choice = tuple[int, ...]
 ACCURACY, LOSS = "validation/accuracy", "validation/loss"
 # A rung is judged by about a quarter as many images as were trained on, no fewer than PART_IMAGES, and by all from
-# WHOLE_FROM on (training_core.rung).
+# WHOLE_FROM on (training_core.engine.rung_evaluation).
 PART_IMAGES, WHOLE_FROM, TRAINED_FOR_ONE_JUDGED = 512, 0.25, 4
 HOPELESS_LOSS = 100.0  # stands for one that was no number
 

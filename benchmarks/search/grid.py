@@ -11,8 +11,8 @@ from typing import Any
 
 from benchmarks.data.fashion import read_part
 from benchmarks.search.courses import TABLES, Choice
-from training_core.rundir import RunDir, RunSpec
-from training_core.spec import JobSpec
+from training_core.contract.run_dir import RunDir, RunSpec
+from training_core.contract.spec import JobSpec
 
 ROOT = Path(__file__).parents[2]
 WORK = ROOT / ".trainyard" / "search-table"
@@ -91,7 +91,7 @@ def prepare(making: Making) -> None:
     run_dir.path.mkdir(exist_ok=True)
     spec, store = spec_of(making, (0,) * len(GRID)), f"file://{folder}/store"
     run_dir.write_spec(RunSpec(spec=spec, store=store, cache_dir=folder / "cache", data_roots=[folder]))
-    stage = [sys.executable, "-m", "training_core.launch", "--stage", "prepare", str(run_dir.path)]
+    stage = [sys.executable, "-m", "training_core.runtime.launch", "--stage", "prepare", str(run_dir.path)]
     subprocess.run(stage, cwd=ROOT, check=True)
 
 

@@ -33,10 +33,10 @@ from numpy.typing import NDArray
 from benchmarks.data.machine import machine
 from benchmarks.engine.submit import start, until_warm
 from local.stack import ROOT, Stack
-from training_core.data.chosen import Chosen
-from training_core.data.sample import Indices
-from training_core.events import Finished, FirstStep, PlanChosen, Started, Summary, decode
-from training_core.rundir import RunDir, complete_lines
+from training_core.contract.reports import Finished, FirstStep, PlanChosen, Started, Summary, decode
+from training_core.contract.run_dir import RunDir, complete_lines
+from training_core.data.sampler import Indices
+from training_core.vision.dataset_view import Chosen
 
 RESULT = Path(__file__).parent / "results" / "overhead.md"
 TARGET_SECONDS = 0.3

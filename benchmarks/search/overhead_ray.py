@@ -18,7 +18,7 @@ import ray
 import torch
 from ray import tune
 
-from training_core.networks.models import make_model
+from training_core.vision.networks import make_model
 
 
 def train(parameters: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from itertools import count
 from typing import Any, Protocol
 
 from benchmarks.search.courses import ACCURACY, Choice, Table
-from training_core.spec import Scalar
+from training_core.contract.spec import Scalar
 
 MARGIN = 0.003
 WORKERS = 4

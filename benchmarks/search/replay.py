@@ -24,8 +24,8 @@ from api.search.placing import AHEAD
 from api.search.view import End, Move, Promote, Prune, Start, StudyView, TrialView
 from benchmarks.search.courses import Table
 from benchmarks.search.pool import WORKERS, Found, Work, choice_of, replay, space_of
-from training_core.spec import Search
-from training_core.wire import Reason
+from training_core.contract.errors import Reason
+from training_core.contract.spec import Search
 
 
 def ours(

@@ -47,17 +47,17 @@ from benchmarks.search.grid import (
     spec_of,
     values_of,
 )  # fmt: skip
-from training_core.algorithm.ema import Ema
-from training_core.checks.short_run import judge, short_training
-from training_core.data.chosen import Chosen
-from training_core.networks.learner import gather
-from training_core.plan import choose_plan
-from training_core.planner.compute_plan import ComputePlan
-from training_core.planning import data_facts
+from training_core.contract.compute_plan import ComputePlan
+from training_core.contract.run_dir import RunDir
+from training_core.engine.step import train_step
+from training_core.engine.training import Training
+from training_core.optimisation.averaging import Ema
+from training_core.planner.plan import choose_plan
+from training_core.preflight.short_run import judge, short_training
 from training_core.processes.heap import keep_freed_memory
-from training_core.rundir import RunDir
-from training_core.stepping.step import train_step
-from training_core.training import Training
+from training_core.runtime.planning import data_facts
+from training_core.tasks.image_classification.learner import gather
+from training_core.vision.dataset_view import Chosen
 
 CPU = torch.device("cpu")
 

@@ -36,7 +36,7 @@ from api.settings import Settings
 from benchmarks.data.machine import machine
 from local.ports import free_port
 from local.postgres import Postgres
-from training_core.spec import JobSpec
+from training_core.contract.spec import JobSpec
 
 ROOT = Path(__file__).parents[2]
 RESULT = Path(__file__).parent / "results" / "ten_thousand.md"

@@ -43,7 +43,7 @@ def prepare(code: Path, file: Path, folder: Path) -> tuple[float, float, str]:
     spec = {"task": "image-classification", "dataset": {"uri": f"file://{file}"}}
     run = {"spec": spec, "store": f"file://{folder}/store", "cache_dir": f"{folder}/cache", "threads": 2}
     (run_dir / "spec.json").write_text(json.dumps({**run, "data_roots": [str(file.parent)]}))
-    command = [sys.executable, "-m", "training_core.launch", str(run_dir), "--stage", "prepare"]
+    command = [sys.executable, "-m", "training_core.runtime.launch", str(run_dir), "--stage", "prepare"]
     began = time.perf_counter()
     with (run_dir / "log.txt").open("wb") as log:
         process = subprocess.Popen(

@@ -20,11 +20,11 @@ from typing import Any
 
 from tests.data.hostile_uris import DENIED, NAMES, Hostile, hostile_uris
 from tests.data.opening import make_run
+from training_core.contract.errors import Failed
+from training_core.contract.run_dir import RunSpec
 from training_core.data.sources import open_source, retry
-from training_core.failure import Failed
-from training_core.networks.origin import find_file
 from training_core.outgoing.addresses import NOT_PUBLIC_4, is_public
-from training_core.rundir import RunSpec
+from training_core.tasks.image_classification.origin import find_file
 
 RULES = f"""
 table inet watch {{

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from training_core.contract.errors import Failed
+from training_core.contract.run_dir import RunSpec
+from training_core.contract.spec import JobSpec
 from training_core.data.formats import open_dataset
 from training_core.data.samples import Content, Reader, Samples
-from training_core.failure import Failed
-from training_core.rundir import RunSpec
-from training_core.spec import JobSpec
 
 
 def make_run(folder: Path, uri: str, dataset: dict[str, Any] | None = None, **changes: Any) -> RunSpec:

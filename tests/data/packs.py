@@ -11,11 +11,11 @@ import pyarrow as pa
 import simplejpeg
 from numpy.typing import NDArray
 
-from training_core.data.chosen import Chosen
+from training_core.contract.run_dir import Prepared
 from training_core.data.items import ITEMS_FILE
 from training_core.data.meta import META_FILE, Meta
-from training_core.data.pack import PLAIN_JPEG, RAW, Pack, shard_name
-from training_core.rundir import Prepared
+from training_core.vision.dataset_view import Chosen
+from training_core.vision.pack import PLAIN_JPEG, RAW, Pack, shard_name
 
 Images = NDArray[np.uint8]
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.data.pictures import image_file, photo
-from training_core.data.prepare import prepare
-from training_core.events import AnyReport, DataReady, DataReported
-from training_core.rundir import Prepared, RunSpec
-from training_core.spec import JobSpec
+from training_core.contract.reports import AnyReport, DataReady, DataReported
+from training_core.contract.run_dir import Prepared, RunSpec
+from training_core.contract.spec import JobSpec
+from training_core.vision.prepare import prepare
 
 ROOT = Path(__file__).parents[2]
 
@@ -79,7 +79,7 @@ SCRIPT = """
 import os, signal, sys
 from pathlib import Path
 from training_core.data import prepare, shards
-from training_core.rundir import RunSpec
+from training_core.contract.run_dir import RunSpec
 run, samples, seals = RunSpec.model_validate_json(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 shards.SHARD_SAMPLES = samples
 seal = shards.ShardWriter.seal

@@ -11,16 +11,17 @@ import torch
 from torch.nn import functional
 
 from tests.data.packs import make_pack, pictures
-from training_core.data.augment.bits import Bits
-from training_core.data.augment.boxes import centre_boxes, random_boxes
-from training_core.data.augment.mix import mix, partner_distance
-from training_core.data.augment.moving import move
-from training_core.data.augment.pixels import colour, erase, shift_and_flip
-from training_core.data.augment.presets import PRESETS, Mixing, Preset
-from training_core.data.augment.trivial import OPERATIONS, trivial
-from training_core.data.pack import Pack
-from training_core.data.render import Recipe, Renderer
-from training_core.data.sample import COPY
+from training_core.data.sampler import COPY
+from training_core.planner.mixing import Mixing
+from training_core.vision.augment.affine import move
+from training_core.vision.augment.counter_rng import Bits
+from training_core.vision.augment.crops import centre_boxes, random_boxes
+from training_core.vision.augment.mix import mix, partner_distance
+from training_core.vision.augment.pixels import colour, erase, shift_and_flip
+from training_core.vision.augment.presets import PRESETS, Preset
+from training_core.vision.augment.trivial import OPERATIONS, trivial
+from training_core.vision.pack import Pack
+from training_core.vision.transforms import Recipe, Renderer
 
 DRAWS = np.arange(400)
 

@@ -20,12 +20,12 @@ import pytest
 from PIL import Image
 
 from tests.data.opening import make_run, open_uri, refused
+from training_core.contract.errors import Failed
 from training_core.data.bombs import HARMLESS_BYTES, being_read
-from training_core.data.decode import decode_file
-from training_core.data.headers import PNG_SIGNATURE, Undecodable
 from training_core.data.sources import open_source
-from training_core.failure import Failed
 from training_core.processes.memory_limit import limited_memory
+from training_core.vision.decode import decode_file
+from training_core.vision.headers import PNG_SIGNATURE, Undecodable
 
 MUCH = HARMLESS_BYTES + 2**20
 MIB = 2**20

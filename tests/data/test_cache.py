@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.data.preparing import ROOT, Said, make_photos, make_run, prepared, start_preparing
+from training_core.contract.errors import Failed
+from training_core.contract.run_dir import RunSpec
 from training_core.data import cache
-from training_core.data.pack import Pack
-from training_core.data.prepare import prepare
-from training_core.failure import Failed
-from training_core.rundir import RunSpec
+from training_core.vision.pack import Pack
+from training_core.vision.prepare import prepare
 
 SMALL = 100 * 2**10
 
@@ -73,7 +73,7 @@ def test_one_that_was_used_a_moment_ago_stays(tmp_path: Path, monkeypatch: pytes
 READ = """
 import sys
 from pathlib import Path
-from training_core.data.pack import Pack
+from training_core.vision.pack import Pack
 pack = Pack(Path(sys.argv[1]))
 print("open", flush=True)
 sys.stdin.read()

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from tests.data.pictures import image_file, photo
-from training_core.data.convert import Bad, Converter, NotGrey, Packed, convert
-from training_core.data.inspection.measures import FIELDS
-from training_core.data.packing import Packing
 from training_core.data.samples import Content, Unreadable
+from training_core.vision.convert import Bad, Converter, NotGrey, Packed, convert
+from training_core.vision.inspection.measures import FIELDS
+from training_core.vision.packing import Packing
 
 
 def packing(channels: int = 3, encoding: str = "raw", image_size: int = 28) -> Packing:

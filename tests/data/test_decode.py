@@ -12,9 +12,9 @@ import pytest
 from PIL import Image, ImageOps
 
 from tests.data.pictures import hollow_png, image_file, photo
-from training_core.data.decode import decode, decode_file, turn
-from training_core.data.headers import Undecodable, exif_orientation, read_header
-from training_core.data.resize import cover, packed_size, resize
+from training_core.vision.decode import decode, decode_file, turn
+from training_core.vision.headers import Undecodable, exif_orientation, read_header
+from training_core.vision.resize import cover, packed_size, resize
 
 
 def finding(content: bytes) -> str:
@@ -213,8 +213,8 @@ import sys
 from tests.data.pictures import hollow_png, image_file, photo, with_chunk
 from tests.waiting import peak
 import zlib
-from training_core.data.decode import decode_file
-from training_core.data.headers import Undecodable
+from training_core.vision.decode import decode_file
+from training_core.vision.headers import Undecodable
 plain = image_file(photo())
 packer = zlib.compressobj(9)
 blob = b"".join(packer.compress(bytes(2**20)) for _ in range(400)) + packer.flush()

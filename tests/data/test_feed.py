@@ -13,16 +13,16 @@ import pytest
 import torch
 
 from tests.data.packs import make_pack, pictures, select
-from training_core.data.chosen import Chosen
-from training_core.data.crew import ThreadCrew
-from training_core.data.feed import Feed, make_crew, measure, open_feed
-from training_core.data.process_crew import ProcessCrew
-from training_core.data.render import Recipe
-from training_core.parallel.distributed import Ranks
-from training_core.plan import Plan, choose_plan
-from training_core.recipe import DataFacts
-from training_core.rundir import RunSpec
-from training_core.spec import JobSpec
+from training_core.contract.run_dir import RunSpec
+from training_core.contract.spec import JobSpec
+from training_core.distributed.ranks import Ranks
+from training_core.planner.plan import Plan, choose_plan
+from training_core.planner.recipe import DataFacts
+from training_core.vision.data_loaders import Feed, make_crew, measure, open_feed
+from training_core.vision.dataset_view import Chosen
+from training_core.vision.process_pool import ProcessCrew
+from training_core.vision.transforms import Recipe
+from training_core.vision.worker_pool import ThreadCrew
 
 CPU = torch.device("cpu")
 

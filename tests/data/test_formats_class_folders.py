@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.data.opening import check, contents, labels, open_uri, refused, rows, splits, touch
+from training_core.contract.errors import Failed
 from training_core.data.samples import Unreadable
-from training_core.failure import Failed
 
 
 @pytest.mark.parametrize(

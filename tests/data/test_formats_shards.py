@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.data.opening import contents, labels, make_run, open_run, open_uri, refused, rows, splits
+from training_core.contract.errors import Failed
 from training_core.data.samples import Unreadable
-from training_core.failure import Failed
 
 
 def write_shard(path: Path, files: dict[str, bytes]) -> Path:

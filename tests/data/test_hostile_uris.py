@@ -13,8 +13,8 @@ import pytest
 from pydantic import ValidationError
 
 from tests.data.hostile_uris import Hostile, hostile_uris
-from training_core.spec import JobSpec
-from training_core.spec.space_faults import faults
+from training_core.contract.spec import JobSpec
+from training_core.contract.spec.space_faults import faults
 
 SEED = 20261201
 ROOT = Path(__file__).parents[2]

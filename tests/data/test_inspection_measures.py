@@ -11,8 +11,8 @@ from PIL import Image, ImageEnhance, ImageFilter
 
 from tests.data.inspecting import make_items
 from training_core.data.inspection.findings import LOOKS
-from training_core.data.inspection.fingerprint import fingerprint
-from training_core.data.inspection.measures import FIELDS, measure, measure_many
+from training_core.vision.inspection.fingerprint import fingerprint
+from training_core.vision.inspection.measures import FIELDS, measure, measure_many
 
 NAMES = [field.name for field in FIELDS]
 

@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.data.inspecting import make_items
-from training_core.data.inspection.meanings import MEANINGS
-from training_core.data.inspection.report import (
+from training_core.contract.spec import Cleaning, Dataset
+from training_core.data.inspection.finding_texts import MEANINGS
+from training_core.data.inspection.selection import inspect
+from training_core.data.items import Items, Quarantined
+from training_core.vision.inspection.report import (
     MOST_CLASSES,
     MOST_EXAMPLES,
     DataReport,
@@ -24,10 +27,7 @@ from training_core.data.inspection.report import (
     removed_lines,
     size_histogram,
 )
-from training_core.data.inspection.selection import inspect
-from training_core.data.inspection.thumbnails import thumbnail
-from training_core.data.items import Items, Quarantined
-from training_core.spec import Cleaning, Dataset
+from training_core.vision.inspection.thumbnails import thumbnail
 
 DATASET = Dataset.model_validate({"uri": "file://images"})
 CLASSES = ["cats", "dogs", "birds"]

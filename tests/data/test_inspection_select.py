@@ -11,11 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.data.inspecting import HASHES, make_items
+from training_core.contract.errors import Failed, Reason
+from training_core.contract.spec import Dataset
 from training_core.data.inspection.selection import Selection, check, inspect, select
 from training_core.data.items import Items
-from training_core.failure import Failed
-from training_core.spec import Dataset
-from training_core.wire import Reason
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from training_core.data.archive_index import kept
 from training_core.data.formats.paths_index import PathsIndex
 from training_core.data.formats.splits import split_in
 from training_core.data.formats.writer import sort_classes
-from training_core.data.kept import kept
 from training_core.data.listing import CHUNK_ROWS, Listing, fingerprints, write_listing
 from training_core.data.sources import Entry
 

@@ -16,11 +16,11 @@ import torch
 from PIL import Image
 
 from tests.data.packs import make_pack, pictures, select
-from training_core.data.crew import ThreadCrew
-from training_core.data.load import READ_AHEAD, Batch, Loader, Normalise
-from training_core.data.pack import Pack
-from training_core.data.render import Recipe, Renderer, decoding_divisor
-from training_core.data.sample import Part
+from training_core.data.sampler import Part
+from training_core.vision.pack import Pack
+from training_core.vision.prefetch import READ_AHEAD, Batch, Loader, Normalise
+from training_core.vision.transforms import Recipe, Renderer, decoding_divisor
+from training_core.vision.worker_pool import ThreadCrew
 
 SIZES = [(40 + 7 * (number % 5), 38 + 9 * (number % 4)) for number in range(60)]
 
@@ -155,11 +155,11 @@ ABANDON = """
 import sys
 from pathlib import Path
 import numpy as np
-from training_core.data.crew import ThreadCrew
-from training_core.data.load import Loader
-from training_core.data.pack import Pack
-from training_core.data.render import Recipe
-from training_core.data.sample import Part
+from training_core.vision.worker_pool import ThreadCrew
+from training_core.vision.prefetch import Loader
+from training_core.vision.pack import Pack
+from training_core.vision.transforms import Recipe
+from training_core.data.sampler import Part
 
 pack = Pack(Path(sys.argv[1]))
 crew = ThreadCrew(pack, [Recipe(pack.folder, "light", 1)], threads=3)

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from tests.data.packs import make_pack, pictures
-from training_core.data.crew import ThreadCrew
-from training_core.data.dali import DaliCrew
-from training_core.data.load import Loader
-from training_core.data.pack import Pack
-from training_core.data.render import Recipe
-from training_core.data.sample import COPY, Part
-from training_core.failure import Failed
+from training_core.contract.errors import Failed
+from training_core.data.sampler import COPY, Part
+from training_core.vision.dali import DaliCrew
+from training_core.vision.pack import Pack
+from training_core.vision.prefetch import Loader
+from training_core.vision.transforms import Recipe
+from training_core.vision.worker_pool import ThreadCrew
 
 CPU = torch.device("cpu")
 HERE = importlib.util.find_spec("nvidia") is not None and importlib.util.find_spec("nvidia.dali") is not None

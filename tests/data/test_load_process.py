@@ -15,13 +15,13 @@ import torch
 
 from tests.data.packs import make_pack, pictures
 from tests.waiting import eventually
-from training_core.data.crew import Crew, ThreadCrew
-from training_core.data.load import READ_AHEAD, Loader
-from training_core.data.pack import Pack
-from training_core.data.process_crew import ProcessCrew
-from training_core.data.render import Recipe
-from training_core.data.sample import Part
-from training_core.failure import Failed
+from training_core.contract.errors import Failed
+from training_core.data.sampler import Part
+from training_core.vision.pack import Pack
+from training_core.vision.prefetch import READ_AHEAD, Loader
+from training_core.vision.process_pool import ProcessCrew
+from training_core.vision.transforms import Recipe
+from training_core.vision.worker_pool import Crew, ThreadCrew
 
 SHAPES = [(32, 32), (48, 24), (64, 64), (32, 32)]
 

@@ -21,7 +21,7 @@ from cryptography.x509.oid import NameOID
 
 from tests.data.opening import open_uri, refused, touch
 from tests.data.servers import Site, serve
-from training_core.credentials import Credentials, OperatorEntry
+from training_core.contract.credentials import Credentials, OperatorEntry
 from training_core.data.sources import retry
 from training_core.data.sources.http import HttpClient
 from training_core.outgoing import Denied, Networks, check_host

@@ -10,10 +10,10 @@ import pytest
 
 from tests.data.pictures import image_file, photo
 from tests.data.preparing import make_photos, make_run, prepared
-from training_core.data import shards
-from training_core.data.decode import decode_file
 from training_core.data.items import Items
-from training_core.data.pack import Pack
+from training_core.vision import shards
+from training_core.vision.decode import decode_file
+from training_core.vision.pack import Pack
 
 
 @pytest.fixture

@@ -15,13 +15,14 @@ from PIL import Image
 
 from tests.data.pictures import hollow_png, image_file, photo
 from tests.data.preparing import ROOT, Said, digest, make_photos, make_run, prepared, start_preparing
-from training_core.data import cache, convert, formats, make, prepare, selected, shards
+from training_core.contract.errors import Failed, StopRequested
+from training_core.contract.reports import AnyReport
+from training_core.contract.run_dir import RunSpec
+from training_core.data import cache, formats
 from training_core.data.items import Items
-from training_core.data.pack import Pack
 from training_core.data.samples import Content, Reader
-from training_core.events import AnyReport
-from training_core.failure import Failed, StopRequested
-from training_core.rundir import RunSpec
+from training_core.vision import build, convert, prepare, selection, shards
+from training_core.vision.pack import Pack
 
 
 class CountingReader:
@@ -87,8 +88,8 @@ def test_found_again_without_reading_or_inspecting_an_image(
     make_photos(tmp_path / "photos")
     first = prepared(make_run(tmp_path))
     asked.clear()
-    monkeypatch.delattr(selected, "make_report")
-    monkeypatch.delattr(selected, "inspect")
+    monkeypatch.delattr(selection, "make_report")
+    monkeypatch.delattr(selection, "inspect")
     second = prepared(make_run(tmp_path, job_id="other"))
     assert second.ready.prepared == "found"
     assert not asked
@@ -232,7 +233,7 @@ def test_a_stop_is_honoured_and_the_next_try_goes_on(
     def one_shard_is_complete() -> bool:
         return bool(list((tmp_path / "cache").glob(".*.tmp/part-*.json")))
 
-    monkeypatch.setattr(make, "LOOK_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(build, "LOOK_EVERY_SECONDS", 0.0)
     with pytest.raises(StopRequested):
         prepare.prepare(make_run(tmp_path), one_shard_is_complete, lambda report: None)
     assert not list((tmp_path / "cache").glob("*/meta.json"))
@@ -306,8 +307,8 @@ def test_a_waiting_one_can_be_stopped(tmp_path: Path) -> None:
 LARGE = """
 import sys
 from pathlib import Path
-from training_core.data.convert import Packed, convert
-from training_core.data.packing import Packing
+from training_core.vision.convert import Packed, convert
+from training_core.vision.packing import Packing
 from tests.waiting import peak
 packing = Packing(image_size=224, image_size_reason="", channels=3, encoding="jpeg", expected_bytes=0)
 contents = [path.read_bytes() for path in sorted(Path(sys.argv[1]).iterdir())] * 3

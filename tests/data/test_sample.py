@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from tests.data.packs import make_pack, pictures, select
+from training_core.contract.errors import Failed
+from training_core.contract.spec import Sampling
 from training_core.data.buckets import Shapes, shapes_near
-from training_core.data.sample import COPY, Columns, Part, Sampler, evaluation_parts, read_columns, share
-from training_core.failure import Failed
-from training_core.spec import Sampling
+from training_core.data.sampler import COPY, Columns, Part, Sampler, evaluation_parts, read_columns, share
 
 ROWS = np.arange(10, 110)
 LABELS = np.repeat([0, 1, 2], [70, 20, 10])

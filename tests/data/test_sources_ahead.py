@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import fsspec
 import pytest
 
+from training_core.contract.errors import Failed
 from training_core.data.samples import Unreadable
 from training_core.data.sources import Entry, Piece
 from training_core.data.sources.ahead import GAP_BYTES, IN_FLIGHT_BYTES, REQUEST_BYTES, Request, plan, read_ahead
 from training_core.data.sources.remote import RemoteSource
-from training_core.failure import Failed
 
 MIB = 2**20
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.data.opening import check, open_uri, refused, touch
+from training_core.contract.errors import Failed
 from training_core.data.sources.places import check_allowed
-from training_core.failure import Failed
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.data.opening import labels, make_run, open_run, open_uri, refused, touch
+from training_core.contract.errors import Failed
+from training_core.contract.run_dir import RunSpec
 from training_core.data.sources import open_source
 from training_core.data.sources.private import PrivatePlaces
-from training_core.failure import Failed
-from training_core.rundir import RunSpec
 
 OURS = ("store", "cache", "work", ".trainyard")
 WORDS = ("dataset_forbidden", "own files")

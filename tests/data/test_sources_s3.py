@@ -16,11 +16,11 @@ import pytest
 from tests.data.opening import check, contents, labels, open_uri, refused
 from tests.data.servers import Site, serve
 from tests.training.conftest import S3, SECRET, s3  # noqa: F401  a fixture
-from training_core.credentials import Credentials, OperatorEntry
+from training_core.contract.credentials import Credentials, OperatorEntry
+from training_core.contract.errors import Failed
 from training_core.data.samples import Unreadable
 from training_core.data.sources import retry
 from training_core.data.sources.s3 import read_page
-from training_core.failure import Failed
 
 NAMES = ("cats/1.png", "cats/ö + &.png", "dogs/1.png")
 

@@ -22,10 +22,10 @@ from tests.data.opening import check, contents, labels, make_run, open_run
 from tests.data.pictures import image_file, photo
 from tests.data.preparing import prepared
 from tests.training.conftest import S3, s3  # noqa: F401  a fixture
+from training_core.contract.errors import Failed
+from training_core.contract.run_dir import RunSpec
+from training_core.contract.uploads import place_of
 from training_core.data.samples import Unreadable
-from training_core.failure import Failed
-from training_core.rundir import RunSpec
-from training_core.uploads import place_of
 
 FILES = {"pets/cat/1.png": b"one" * 10, "pets/cat/ö 2.png": b"two", "pets/dog/1.png": os.urandom(2_000_000)}
 INNER = {path.removeprefix("pets/"): content for path, content in FILES.items()}

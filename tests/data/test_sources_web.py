@@ -11,10 +11,10 @@ import pytest
 
 from tests.data.opening import check, contents, open_uri, refused
 from tests.data.servers import Site, serve
+from training_core.contract.errors import Failed
 from training_core.data.samples import Unreadable
 from training_core.data.sources import http, retry
 from training_core.data.sources.errors import HttpStatus
-from training_core.failure import Failed
 
 NAMES = ("cats/1.png", "cats/2.png", "dogs/1.png")
 CSV = "path,label\n" + "".join(f"{name},{name[:4]}\n" for name in NAMES)

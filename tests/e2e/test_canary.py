@@ -155,7 +155,7 @@ def test_no_canary_is_found_anywhere(guarded: Service, endpoint: str) -> None:
         processes = guarded.trainings()
         assert processes
         worker = psutil.Process(guarded.child("worker").popen.pid)
-        launchers = [one for one in worker.children() if "training_core.launcher" in " ".join(one.cmdline())]
+        launchers = [one for one in worker.children() if "training_core.runtime.launcher" in " ".join(one.cmdline())]
         assert launchers
         shown = look_at(processes, launchers, wanted)
         with guarded.http() as http:

@@ -22,7 +22,7 @@ from local.postgres import Postgres
 from tests.integration import access_objects as made
 from tests.integration.access_objects import World
 from tests.waiting import eventually
-from training_core.sealing import new_key
+from training_core.contract.sealing import new_key
 
 ROOT = Path(__file__).parents[2]
 PROJECT = "fuzz"

@@ -15,7 +15,7 @@ from tests.fuzz.hunting import hunt
 from tests.fuzz.judging import Judge
 from tests.fuzz.service import SETTINGS, furnish
 from tests.integration.conftest import serving
-from training_core.sealing import new_key
+from training_core.contract.sealing import new_key
 
 CASES = 800
 

@@ -21,11 +21,11 @@ from api.dataset_check import CheckSpec
 from tests.integration.conftest import SECRETS_KEY, SPEC
 from tests.integration.searches import ACCURACY, SPACE, Book
 from tests.integration.test_findings import ACCOUNT
-from training_core.credentials import Credentials
-from training_core.sealing import sealer_of
-from training_core.spec import JobSpec
-from training_core.uploads import UploadedFile
-from training_core.wire import Reason
+from training_core.contract.credentials import Credentials
+from training_core.contract.errors import Reason
+from training_core.contract.sealing import sealer_of
+from training_core.contract.spec import JobSpec
+from training_core.contract.uploads import UploadedFile
 
 Ids = dict[str, str]
 SECRET: dict[str, Any] = {"key": "AKIAEXAMPLE", "secret": "example"}

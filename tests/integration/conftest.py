@@ -31,9 +31,9 @@ from api.server import make_server
 from api.settings import Settings
 from local.ports import free_port
 from tests.waiting import eventually
-from training_core import events as reports
-from training_core.sealing import new_key
-from training_core.wire import RECORDED_HASH, REPORTS_STREAM, WORKERS_HASH, Heartbeat
+from training_core.contract import reports
+from training_core.contract.messages import RECORDED_HASH, REPORTS_STREAM, WORKERS_HASH, Heartbeat
+from training_core.contract.sealing import new_key
 
 _numbers = count(1)
 SECRETS_KEY = new_key()

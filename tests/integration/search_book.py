@@ -15,8 +15,9 @@ from api.book import studies
 from api.book.locks import lock_job
 from api.book.models import Attempt, Event, Job, RungValue, Trial
 from tests.integration.conftest import SPEC, Control
-from training_core import events as reports
-from training_core.wire import Reason, Ticket
+from training_core.contract import reports
+from training_core.contract.errors import Reason
+from training_core.contract.messages import Ticket
 
 RATE = "training.optimizer.learning_rate"
 SEARCH: dict[str, Any] = {"space": {RATE: {"type": "float", "low": 1e-4, "high": 1e-1, "log": True}}, "trials": 8}

@@ -12,7 +12,7 @@ from api.book.database import Sessions
 from api.book.models import Attempt, Checkpoint, Job, RungValue, Trial
 from api.book.status import REASONS, TERMINAL
 from tests.integration.conftest import SPEC
-from training_core.wire import Reason
+from training_core.contract.errors import Reason
 
 RATE, LAYERS, NETWORK = "training.optimizer.learning_rate", "training.batch_size", "model.name"
 ACCURACY, LOSS = "validation/accuracy", "validation/loss"

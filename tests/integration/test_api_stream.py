@@ -11,8 +11,8 @@ import httpx2
 from api.book.database import Sessions
 from tests.integration.conftest import Control
 from tests.integration.test_control import CLAIMED, STARTED, checkpoint, dispatched, finished, metric
-from training_core import events as reports
-from training_core.wire import Reason
+from training_core.contract import reports
+from training_core.contract.errors import Reason
 
 
 def read_stream(

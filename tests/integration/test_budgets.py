@@ -15,8 +15,8 @@ from api.book.models import Attempt
 from api.settings import Settings
 from tests.integration.conftest import SPEC, Control
 from tests.integration.test_control import CLAIMED, STARTED, checkpoint, dispatched, finished, job_of, tickets
-from training_core import events as reports
-from training_core.wire import Reason
+from training_core.contract import reports
+from training_core.contract.errors import Reason
 
 HOUR = 3600
 PROFILES = [

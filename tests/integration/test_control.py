@@ -20,8 +20,9 @@ from api.book.models import Attempt
 from api.settings import Settings
 from tests.integration.conftest import SPEC, Control
 from tests.waiting import eventually
-from training_core import events as reports
-from training_core.wire import RECORDED_HASH, WISHES_HASH, Reason, Ticket, Wish
+from training_core.contract import reports
+from training_core.contract.errors import Reason
+from training_core.contract.messages import RECORDED_HASH, WISHES_HASH, Ticket, Wish
 
 CLAIMED = reports.Claimed(worker="host-a", incarnation="one")
 STARTED = reports.Started()

@@ -18,8 +18,8 @@ from api.settings import Settings
 from api.store import Store
 from local.ports import free_port
 from tests.integration.conftest import SPEC, Control
-from training_core import events as reports
-from training_core.wire import Reason
+from training_core.contract import reports
+from training_core.contract.errors import Reason
 
 CLAIMED = reports.Claimed(worker="host-a", incarnation="one")
 PICTURE = "data:image/jpeg;base64," + "A" * 4000

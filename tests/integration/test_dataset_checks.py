@@ -12,8 +12,8 @@ import pytest
 from api.book.models import Attempt
 from tests.integration.conftest import SPEC, Control
 from tests.integration.test_control import job_of, tickets
-from training_core import events as reports
-from training_core.wire import Reason
+from training_core.contract import reports
+from training_core.contract.errors import Reason
 
 CHECK: dict[str, Any] = {"task": "image-classification", "dataset": SPEC["dataset"]}
 CLAIMED = reports.Claimed(worker="host-a", incarnation="one")

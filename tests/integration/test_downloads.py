@@ -14,7 +14,7 @@ import pytest
 
 from api import downloads
 from tests.integration.conftest import SPEC, Control
-from training_core import events as reports
+from training_core.contract import reports
 
 CONTENT = bytes(range(256)) * 40
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -10,8 +10,8 @@ import pytest
 from tests.integration.conftest import Control
 from tests.integration.search_book import Book
 from tests.integration.test_control import CLAIMED, STARTED, dispatched, finished, job_of
-from training_core import events as reports
-from training_core.wire import Reason
+from training_core.contract import reports
+from training_core.contract.errors import Reason
 
 EARLY = reports.EarlyStopped(step=60, epoch=6.0, metric="validation/loss", best=0.7, best_step=30, patience=3)
 

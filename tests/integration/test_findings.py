@@ -12,8 +12,8 @@ import httpx2
 from api.book.models import Attempt
 from tests.integration.conftest import Control
 from tests.integration.test_control import CLAIMED, STARTED, checkpoint, dispatched, finished, job_of
-from training_core import events as reports
-from training_core.wire import Reason
+from training_core.contract import reports
+from training_core.contract.errors import Reason
 
 ACCOUNT: dict[str, Any] = {
     "step_seconds": 0.02,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from api.bodies.reading import Refused, read
 from api.bodies.spaces import space_faults
-from training_core.spec import JobSpec
+from training_core.contract.spec import JobSpec
 
 SECRET = "AKIAVERYSECRET"
 WHOLE: dict[str, Any] = {

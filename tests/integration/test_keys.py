@@ -15,7 +15,7 @@ from api.book.database import Sessions
 from api.settings import Settings
 from tests.integration.conftest import SPEC, Control
 from tests.integration.test_control import CLAIMED, STARTED, dispatched, finished
-from training_core.wire import Reason
+from training_core.contract.errors import Reason
 
 READER = {"name": "board", "scopes": ["jobs:read"]}
 

@@ -10,8 +10,9 @@ from api.book.models import Attempt
 from tests.integration.conftest import SPEC, Control
 from tests.integration.test_control import CLAIMED, STARTED, checkpoint, dispatched, finished, job_of, metric
 from tests.waiting import eventually
-from training_core import events as reports
-from training_core.wire import WISHES_HASH, Reason, Wish
+from training_core.contract import reports
+from training_core.contract.errors import Reason
+from training_core.contract.messages import WISHES_HASH, Wish
 
 PAUSED = finished(Reason.PAUSED_BY_CLIENT)
 

@@ -11,13 +11,13 @@ import pytest
 
 from api.profiles import BUILT_IN, Profiles
 from tests.integration.conftest import SPEC, Control
-from training_core import events as reports
-from training_core.plan import choose_plan
+from training_core.contract import reports
+from training_core.contract.errors import Reason
+from training_core.contract.spec import JobSpec
 from training_core.planner.facts import HostFacts
+from training_core.planner.plan import choose_plan
+from training_core.planner.recipe import DataFacts
 from training_core.planner.table import ProbeTable, Timing, key_of
-from training_core.recipe import DataFacts
-from training_core.spec import JobSpec
-from training_core.wire import Reason
 
 CLAIMED = reports.Claimed(worker="host-a", incarnation="one")
 READY = reports.DataReady(

@@ -18,9 +18,9 @@ from api.profiles import Profiles
 from api.settings import Settings
 from tests.integration.conftest import SPEC, Control
 from tests.integration.search_book import SEARCH, Book
-from training_core import events as reports
-from training_core.spec import JobSpec
-from training_core.wire import Reason
+from training_core.contract import reports
+from training_core.contract.errors import Reason
+from training_core.contract.spec import JobSpec
 
 CHECK = {"task": "image-classification", "dataset": SPEC["dataset"]}
 GPU = {"compute": {"profile": "gpu"}}

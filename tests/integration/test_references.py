@@ -12,8 +12,8 @@ import pytest
 from api.book.models import Attempt
 from tests.integration.conftest import SPEC, Control
 from tests.integration.search_book import RATE, Book, tickets
-from training_core import events as reports
-from training_core.wire import Reason
+from training_core.contract import reports
+from training_core.contract.errors import Reason
 
 CLAIMED = reports.Claimed(worker="host-a", incarnation="one")
 METRICS = {"validation/loss": 0.5, "validation/accuracy": 0.75}

@@ -12,8 +12,8 @@ from api.book.locks import lock_job
 from api.book.status import Status
 from tests.integration.conftest import Control
 from tests.integration.search_book import CLAIMED, RATE, SEARCH, Book, finished
-from training_core import events as reports
-from training_core.wire import Reason
+from training_core.contract import reports
+from training_core.contract.errors import Reason
 
 
 @pytest.fixture

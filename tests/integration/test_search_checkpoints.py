@@ -13,8 +13,8 @@ from api.control.sweeper import Sweeper
 from api.settings import Settings
 from tests.integration.conftest import Control
 from tests.integration.search_book import RATE, SEARCH, Book, finished
-from training_core.events import CheckpointSaved
-from training_core.wire import Reason
+from training_core.contract.errors import Reason
+from training_core.contract.reports import CheckpointSaved
 
 
 class Kept(Book):

@@ -13,7 +13,7 @@ from api.settings import Settings
 from tests.integration.conftest import Control
 from tests.integration.search_book import CLAIMED, READY, Book, finished
 from tests.waiting import eventually
-from training_core.wire import Reason
+from training_core.contract.errors import Reason
 
 HOUR_SECONDS = 3600.0
 

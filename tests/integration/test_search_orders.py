@@ -18,8 +18,8 @@ from api.book.status import HELD, TERMINAL
 from api.control.reports import apply_lines
 from tests.integration.conftest import Control
 from tests.integration.search_book import CLAIMED, READY, STARTED, Book, finished
-from training_core import events as reports
-from training_core.wire import Reason
+from training_core.contract import reports
+from training_core.contract.errors import Reason
 
 LOSSES_LIMIT = 2
 STEPS = 90

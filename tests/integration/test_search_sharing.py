@@ -19,8 +19,9 @@ from api.book.slots import AHEAD, Booked, Room
 from api.settings import Settings
 from tests.integration.conftest import SPEC, Control
 from tests.integration.search_book import SEARCH, Book, finished
-from training_core.spec import Search
-from training_core.wire import WISHES_HASH, Reason
+from training_core.contract.errors import Reason
+from training_core.contract.messages import WISHES_HASH
+from training_core.contract.spec import Search
 
 HOUR = 3600
 PROFILES = [{"name": "cpu", "device": "cpu", "devices": 1, "price_per_hour": "0.30", "currency": "EUR"}]

@@ -9,8 +9,9 @@ from api.book import studies
 from api.book.locks import lock_job
 from tests.integration.conftest import Control
 from tests.integration.search_book import Book, finished
-from training_core import events as reports
-from training_core.wire import WISHES_HASH, Reason
+from training_core.contract import reports
+from training_core.contract.errors import Reason
+from training_core.contract.messages import WISHES_HASH
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ from api.book.models import Secret
 from api.settings import Settings
 from tests.integration.conftest import SECRETS_KEY as KEY
 from tests.integration.conftest import SPEC, Control
-from training_core.sealing import CannotOpen, Sealer, new_key, parse_keys
-from training_core.wire import Ticket, host_queue
+from training_core.contract.messages import Ticket, host_queue
+from training_core.contract.sealing import CannotOpen, Sealer, new_key, parse_keys
 
 CANARY = {"key": "AKIACANARY00", "secret": "canary-secret-value", "endpoint_url": "http://minio.example.org:9000"}
 

@@ -8,8 +8,8 @@ import httpx2
 
 from api.book.models import Attempt
 from tests.integration.conftest import SPEC, Control
-from training_core import events as reports
-from training_core.wire import Reason
+from training_core.contract import reports
+from training_core.contract.errors import Reason
 
 CLAIMED = reports.Claimed(worker="host-a", incarnation="one")
 READY = reports.DataReady(

@@ -15,8 +15,8 @@ from api.settings import Settings
 from api.stream_tokens import Signer, StreamToken, Unreadable
 from tests.integration.conftest import SPEC, Control
 from tests.integration.test_control import CLAIMED, STARTED, dispatched, finished
-from training_core import events as reports
-from training_core.wire import Reason
+from training_core.contract import reports
+from training_core.contract.errors import Reason
 
 ORIGIN = "https://app.example.org"
 

@@ -12,7 +12,7 @@ import pytest
 from api.book.database import Sessions
 from tests.integration.conftest import SPEC
 from tests.integration.searches import ACCURACY, LAYERS, LOSS, NETWORK, RATE, Book, submit
-from training_core.wire import Reason
+from training_core.contract.errors import Reason
 
 ANALYSES = ("best", "importance", "pareto", "parallel_coordinates", "history", "journal")
 

@@ -12,7 +12,7 @@ from api.book.models import Job
 from api.book.series import Point
 from tests.integration.searches import ACCURACY, Book, submit
 from tests.integration.test_api_stream import read_stream
-from training_core.wire import Reason
+from training_core.contract.errors import Reason
 
 
 @pytest.fixture

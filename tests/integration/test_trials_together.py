@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 
 from api.book.database import Sessions
 from tests.integration.searches import ACCURACY, LAYERS, LOSS, NETWORK, RATE, SPACE, START, Book, parameters, submit
-from training_core.wire import Reason
+from training_core.contract.errors import Reason
 
 TWO = [{"metric": ACCURACY}, {"metric": LOSS}]
 

@@ -18,7 +18,7 @@ from api.settings import Settings
 from tests.integration.conftest import SPEC, Control
 from tests.integration.search_book import CLAIMED, RATE, READY, STARTED, finished
 from tests.integration.tuning import SMALL, SPACE, Study, good
-from training_core.wire import Reason
+from training_core.contract.errors import Reason
 
 Begin = Callable[..., Study]
 

@@ -22,7 +22,7 @@ from api.control.cleaner import Cleaner
 from api.settings import Settings
 from tests.integration.conftest import SPEC
 from tests.waiting import eventually
-from training_core.uploads import UploadedFile, whole_sha256
+from training_core.contract.uploads import UploadedFile, whole_sha256
 
 FILES = {"train/cat/1.jpg": b"cat one" * 1000, "train/dog/ä 2.jpg": b"dog", "empty.txt": b""}
 PART = b'--x\r\nContent-Disposition: form-data; name="%s"\r\n\r\nb'

@@ -16,7 +16,7 @@ from api.profiles import Profiles
 from api.settings import Settings
 from tests.integration.conftest import Control
 from tests.integration.search_book import CLAIMED, RATE, READY, STARTED, Book, finished
-from training_core.wire import Reason
+from training_core.contract.errors import Reason
 
 SPACE: dict[str, Any] = {
     RATE: {"type": "float", "low": 1e-4, "high": 1.0, "log": True},

@@ -18,10 +18,11 @@ share_cores()  # a thread of pyarrow would keep the ranks from being forked
 
 import torch  # noqa: E402
 
-from training_core import launch, loop  # noqa: E402
-from training_core.data.load import Batch  # noqa: E402
-from training_core.rundir import RunDir  # noqa: E402
-from training_core.training import Training  # noqa: E402
+from training_core.contract.run_dir import RunDir  # noqa: E402
+from training_core.engine import loop  # noqa: E402
+from training_core.engine.training import Training  # noqa: E402
+from training_core.runtime import launch  # noqa: E402
+from training_core.vision.prefetch import Batch  # noqa: E402
 
 
 def raise_on_rank_1(training: Training) -> None:

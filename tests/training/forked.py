@@ -11,10 +11,10 @@ import os
 import sys
 from pathlib import Path
 
-from training_core.launch import launch
-from training_core.launcher import PRELOADED
+from training_core.contract.run_dir import RunDir
 from training_core.processes.process import share_cores
-from training_core.rundir import RunDir
+from training_core.runtime.launch import launch
+from training_core.runtime.launcher import PRELOADED
 
 
 def run_in_child(path: Path) -> int:

@@ -18,7 +18,7 @@ import torch  # noqa: E402
 
 from tests.training.plans import make_plan  # noqa: E402
 from training_core.planner.table import Timing  # noqa: E402
-from training_core.probing.step import ProbeStep  # noqa: E402
+from training_core.preflight.probing.step import ProbeStep  # noqa: E402
 from training_core.processes.heap import give_back_freed_memory, keep_freed_memory  # noqa: E402
 
 MIB = 2**20

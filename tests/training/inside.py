@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from tests.training.running import Run
-from training_core.attempt import Attempt
-from training_core.launch import prepare
-from training_core.planner.compute_plan import ComputePlan
+from training_core.contract.compute_plan import ComputePlan
+from training_core.runtime.attempt import Attempt
+from training_core.runtime.launch import prepare
 
 
 def train_inside(run: Run) -> int:

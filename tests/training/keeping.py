@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from training_core.checkpoints import resuming
+from training_core.checkpoints import resume
 from training_core.checkpoints.checkpoint import Content
-from training_core.checkpoints.keeping import Checkpoints, Live
-from training_core.checkpoints.store import Store, open_store
-from training_core.events import AnyReport, decode
-from training_core.reports import Reports
-from training_core.rundir import EventsFile, RunSpec, complete_lines
-from training_core.spec import JobSpec
-from training_core.state import TrainState
+from training_core.checkpoints.manager import Checkpoints, Live
+from training_core.checkpoints.train_state import TrainState
+from training_core.contract.reporter import Reports
+from training_core.contract.reports import AnyReport, decode
+from training_core.contract.run_dir import EventsFile, RunSpec, complete_lines
+from training_core.contract.spec import JobSpec
+from training_core.storage.store import Store, open_store
 
 
 def spec_of(**training: Any) -> JobSpec:
@@ -79,7 +79,7 @@ class Trained:
 
     def resumed(self, path: str) -> tuple[str, Content | None]:
         run = self.run.model_copy(update={"resume_from": path, "attempt": self.run.attempt + 1})
-        return resuming.choose(self.store, run, self.history)
+        return resume.choose(self.store, run, self.history)
 
     def said(self, kind: str) -> list[Any]:
         found: list[AnyReport] = [decode(line) for line, _ in complete_lines(self.file_path, 0)]

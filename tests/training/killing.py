@@ -14,7 +14,7 @@ import pytest
 from tests.training.running import ROOT, Run, make_run
 from tests.waiting import eventually
 from training_core.checkpoints.manifest import is_folder
-from training_core.processes.orders import Stage
+from training_core.runtime.launcher_protocol import Stage
 from worker.launcher import Launcher
 from worker.process import Process, environment
 from worker.settings import Settings

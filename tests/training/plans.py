@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from training_core.plan import Plan, choose_plan
-from training_core.recipe import DataFacts
-from training_core.spec import JobSpec
+from training_core.contract.spec import JobSpec
+from training_core.planner.plan import Plan, choose_plan
+from training_core.planner.recipe import DataFacts
 
 
 def make_plan(

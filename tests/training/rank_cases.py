@@ -19,13 +19,13 @@ from tests.training.stepping import ALONE, allow, forked, make_training, one_ste
 import torch
 
 from tests.waiting import eventually
-from training_core.parallel import exchange
-from training_core.parallel.distributed import TIMEOUT_VARIABLE, Ranks, is_silent_peer
-from training_core.parallel.fsdp import full_state, local_shards
+from training_core.distributed import gradient_sync
+from training_core.distributed.fsdp import full_state, local_shards
+from training_core.distributed.ranks import TIMEOUT_VARIABLE, Ranks, is_silent_peer
+from training_core.engine import oom_history
+from training_core.engine.training import Training
+from training_core.planner.host import look_at_host
 from training_core.planner.table import key_of
-from training_core.planning import look_at_host
-from training_core.stepping import headroom
-from training_core.training import Training
 
 STEPS = 5
 MIB = 2**20
@@ -62,7 +62,7 @@ def recovery(fail_at: tuple[int, ...], compute: dict[str, Any] | None = None) ->
     """Rank 1 fails in the backward pass of some steps, between the gradients of its last layers and its first."""
 
     def case(ranks: Ranks, folder: Path) -> Any:
-        exchange.BUCKET_MIB = 0.02  # so that some are on their way when the rank fails
+        gradient_sync.BUCKET_MIB = 0.02  # so that some are on their way when the rank fails
         training = make_training(_own(folder, ranks), ranks, compute=compute, batch_size=32)
         training.network[4].register_forward_hook(lambda module, given, made: OutOfBackward.apply(made))
         losses = []
@@ -83,7 +83,7 @@ def scarce(ranks: Ranks, folder: Path) -> Any:
         allow(60 * MIB)
     losses = [one_step(training) for _ in range(3)]
     host = look_at_host(training.materials.run)
-    known = headroom.known(_own(folder, ranks) / "cache", key_of(training.plan, host), "fp32")
+    known = oom_history.known(_own(folder, ranks) / "cache", key_of(training.plan, host), "fp32")
     return {"losses": losses, "micro": training.state.micro_batch_size, "told": _told(training), "known": known}
 
 

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from training_core.events import AnyReport, CheckpointSaved, Metric, decode
-from training_core.rundir import Outcome, RunDir, RunSpec, complete_lines
-from training_core.spec import JobSpec
+from training_core.contract.outcome import Outcome
+from training_core.contract.reports import AnyReport, CheckpointSaved, Metric, decode
+from training_core.contract.run_dir import RunDir, RunSpec, complete_lines
+from training_core.contract.spec import JobSpec
 
 ROOT = Path(__file__).parents[2]
 
@@ -72,7 +73,7 @@ class Run:
         first, _, rest = path.partition("/")
         return Path(self.spec.store.removeprefix("file://")) / self.spec.references.get(first, first) / rest
 
-    def start(self, module: str = "training_core.launch", **environment: str) -> subprocess.Popen[bytes]:
+    def start(self, module: str = "training_core.runtime.launch", **environment: str) -> subprocess.Popen[bytes]:
         with self.dir.log.open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", module, str(self.dir.path)],
@@ -83,7 +84,7 @@ class Run:
                 stderr=log,
             )
 
-    def finish(self, module: str = "training_core.launch", timeout: float = 120) -> int:
+    def finish(self, module: str = "training_core.runtime.launch", timeout: float = 120) -> int:
         """Start, wait, and return the exit code."""
         with self.start(module) as process:
             try:

@@ -17,13 +17,13 @@ from benchmarks.engine.steps import ALONE, CPU, assemble, meet  # first: it is a
 import torch
 
 from tests.training.plans import make_plan
-from training_core.data.load import Batch
-from training_core.parallel.distributed import Ranks
-from training_core.planner.compute_plan import ComputePlan
-from training_core.rundir import RunSpec
-from training_core.spec import JobSpec
-from training_core.stepping.step import train_step
-from training_core.training import Training
+from training_core.contract.compute_plan import ComputePlan
+from training_core.contract.run_dir import RunSpec
+from training_core.contract.spec import JobSpec
+from training_core.distributed.ranks import Ranks
+from training_core.engine.step import train_step
+from training_core.engine.training import Training
+from training_core.vision.prefetch import Batch
 
 __all__ = ["ALONE", "CPU"]
 

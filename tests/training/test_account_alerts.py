@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.training.test_account_verdict import healthy, late, shares
-from training_core.account.alerts import Alerts, Latch
-from training_core.account.model import Account
-from training_core.account.verdict import judge
-from training_core.events import AlertRaised, decode
-from training_core.reports import Reports
-from training_core.rundir import EventsFile, complete_lines
+from training_core.contract.reporter import Reports
+from training_core.contract.reports import AlertRaised, decode
+from training_core.contract.run_dir import EventsFile, complete_lines
+from training_core.efficiency.alerts import Alerts, Latch
+from training_core.efficiency.model import Account
+from training_core.efficiency.verdict import judge
 
 POINTS = 400
 

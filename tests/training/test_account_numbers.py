@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from tests.waiting import eventually
-from training_core.account.energy import EnergyMeter, Gpus, Rapl
-from training_core.account.host import CpuReading, Host
-from training_core.account.meter import Meter
-from training_core.account.numbers import step_shares
-from training_core.account.ranks import Stragglers
-from training_core.clock import PhaseClock
+from training_core.efficiency.clock import PhaseClock
+from training_core.efficiency.energy import EnergyMeter, Gpus, Rapl
+from training_core.efficiency.host import CpuReading, Host
+from training_core.efficiency.meter import Meter
+from training_core.efficiency.ranks import Stragglers
+from training_core.engine.account_numbers import step_shares
 
 
 def spin(seconds: float) -> None:

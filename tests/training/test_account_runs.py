@@ -16,14 +16,14 @@ import torch
 
 from benchmarks.engine.faults import CASES, SLEEP_SECONDS, Case, run_case
 from tests.training.running import ROOT, Run, make_run
-from training_core import loop, pace
-from training_core.account import accounting, bound, stall
-from training_core.account.model import Account
-from training_core.attempt import Attempt
-from training_core.events import Claimed
-from training_core.launch import prepare
-from training_core.planner.compute_plan import ComputePlan, Prediction
-from training_core.rundir import EventsFile
+from training_core.contract.compute_plan import ComputePlan, Prediction
+from training_core.contract.reports import Claimed
+from training_core.contract.run_dir import EventsFile
+from training_core.efficiency import stall
+from training_core.efficiency.model import Account
+from training_core.engine import accounting, loop, progress, synthetic_bound
+from training_core.runtime.attempt import Attempt
+from training_core.runtime.launch import prepare
 
 
 @pytest.fixture(autouse=True)
@@ -100,8 +100,8 @@ def test_batches_held_back_and_a_trace_change_nothing_that_is_learned(
     plain = make_run(tmp_path / "plain", uri, training=training, data_roots=[tmp_path])
     assert train(plain) == 0
     watched = make_run(tmp_path / "watched", uri, training=training, data_roots=[tmp_path])
-    monkeypatch.setattr(bound, "SHARE_OF_STEPS", 0.3)
-    monkeypatch.setattr(bound, "STEPS_BEFORE", 4)
+    monkeypatch.setattr(synthetic_bound, "SHARE_OF_STEPS", 0.3)
+    monkeypatch.setattr(synthetic_bound, "STEPS_BEFORE", 4)
     watched.dir.request_profile()
     assert train(watched) == 0
 
@@ -194,7 +194,7 @@ def test_a_step_that_stands_still_leaves_its_stack_and_an_alert(
 
 
 def test_reports_come_while_it_trains(tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pace, "CONSULT_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "CONSULT_SECONDS", 0.0)
     for name in ("FIRST_REPORT_SECONDS", "REPORT_SECONDS"):
         monkeypatch.setattr(accounting, name, 0.0)
     run = make_run(tmp_path, f"file://{images}", training={"epochs": 3})

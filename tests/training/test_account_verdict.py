@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from training_core.account.model import Account, Compared, Cpu, Numbers, Part, Queue, RankTimes, parts
-from training_core.account.verdict import judge
+from training_core.efficiency.model import Account, Compared, Cpu, Numbers, Part, Queue, RankTimes, parts
+from training_core.efficiency.verdict import judge
 
 RECORDED = Path(__file__).parent / "accounts"
 EXPECTED = {

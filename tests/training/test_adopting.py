@@ -12,8 +12,8 @@ from torch import nn
 from tests.training.inside import train_inside
 from tests.training.running import Run, make_run
 from training_core.checkpoints.checkpoint import read
-from training_core.checkpoints.store import open_store
-from training_core.networks.models import make_model
+from training_core.storage.store import open_store
+from training_core.vision.networks import make_model
 
 # 45 training images are three steps an epoch; no warm-up, so that the rate of a step says which spec it is from.
 DONOR: dict[str, Any] = {

@@ -13,13 +13,13 @@ from torch.nn import functional
 from tests.training.inside import train_inside
 from tests.training.plans import make_plan
 from tests.training.running import KEPT, NOBODYS, make_images, make_run
-from training_core.algorithm.distillation import Teacher, soft_loss_sum
-from training_core.algorithm.objective import Objective
-from training_core.data.augment.mix import Mixed
-from training_core.data.feed import Statistics
-from training_core.export.card import Preprocessing
-from training_core.export.network import Trained
-from training_core.networks.models import small_cnn
+from training_core.contract.model_card import Preprocessing
+from training_core.engine.distillation import Teacher, soft_loss_sum
+from training_core.engine.objective import Objective
+from training_core.vision.augment.mix import Mixed
+from training_core.vision.data_loaders import Statistics
+from training_core.vision.network_of_card import Trained
+from training_core.vision.networks import small_cnn
 
 CPU = torch.device("cpu")
 CLASSES = ["a", "b", "c"]

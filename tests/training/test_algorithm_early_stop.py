@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from tests.training.plans import make_plan
-from training_core.algorithm.early_stop import Decision, EarlyStop, decide
-from training_core.algorithm.schedule import ScheduleState, last_step
-from training_core.plan import Plan
+from training_core.optimisation.early_stopping import Decision, EarlyStop, decide
+from training_core.optimisation.schedule import ScheduleState, last_step
+from training_core.planner.plan import Plan
 
 
 def decisions(plan: Plan, values: list[float]) -> tuple[list[Decision], ScheduleState]:

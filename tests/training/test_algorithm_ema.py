@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from training_core.algorithm.ema import Ema
+from training_core.optimisation.averaging import Ema
 
 
 def network() -> nn.Sequential:

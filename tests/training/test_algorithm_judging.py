@@ -10,10 +10,10 @@ import pytest
 
 from tests.training.inside import train_inside
 from tests.training.running import Run, make_run
-from training_core.attempt import Attempt
-from training_core.launch import prepare
-from training_core.planner.compute_plan import ComputePlan
-from training_core.wire import Reason
+from training_core.contract.compute_plan import ComputePlan
+from training_core.contract.errors import Reason
+from training_core.runtime.attempt import Attempt
+from training_core.runtime.launch import prepare
 
 WILD = {"name": "adamw", "learning_rate": 3.0}
 

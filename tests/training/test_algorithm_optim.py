@@ -12,11 +12,11 @@ import torch
 from torch import nn, optim
 
 from tests.training.plans import make_plan
-from training_core.algorithm.muon import orthogonalised
-from training_core.algorithm.optim import decay_of, make_groups, make_optimizer
-from training_core.failure import Failed
-from training_core.networks.models import make_model
-from training_core.plan import Plan
+from training_core.contract.errors import Failed
+from training_core.optimisation.muon import orthogonalised
+from training_core.optimisation.optimizers import decay_of, make_groups, make_optimizer
+from training_core.planner.plan import Plan
+from training_core.vision.networks import make_model
 
 RATE, DECAY = 0.01, 0.1
 ADAM: dict[str, Any] = {"lr": RATE, "betas": (0.8, 0.95)}

@@ -9,8 +9,8 @@ import pytest
 from tests.training.inside import train_inside
 from tests.training.plans import make_plan
 from tests.training.running import make_run
-from training_core.failure import Failed
-from training_core.planner.compute_plan import ComputePlan
+from training_core.contract.compute_plan import ComputePlan
+from training_core.contract.errors import Failed
 
 ALGORITHM = (
     "training.optimizer.name", "training.optimizer.learning_rate", "training.optimizer.learning_rate_test",

@@ -11,9 +11,9 @@ import torch
 from tests.training.inside import train_inside
 from tests.training.plans import make_plan
 from tests.training.running import make_run
-from training_core.algorithm.rate_test import HIGHEST, LOWEST, MOST_STEPS, middle_of_fall, sweep_of
-from training_core.algorithm.schedule import ScheduleState, learning_rate_at
-from training_core.recipe import LEAST_RATE_TEST_STEPS
+from training_core.optimisation.schedule import ScheduleState, learning_rate_at
+from training_core.planner.recipe import LEAST_RATE_TEST_STEPS
+from training_core.preflight.rate_test import HIGHEST, LOWEST, MOST_STEPS, middle_of_fall, sweep_of
 
 
 def test_the_rate_lies_below_where_gradient_descent_diverges() -> None:

@@ -12,16 +12,16 @@ import torch
 
 from tests.data.packs import make_pack, pictures, select
 from tests.training.plans import make_plan
-from training_core.algorithm.resizing import side_of
-from training_core.data.chosen import Chosen
-from training_core.data.feed import Feed, open_feed
-from training_core.data.render import Recipe, Renderer
-from training_core.data.resize import resize
-from training_core.failure import Failed
-from training_core.networks.models import small_cnn
-from training_core.parallel.distributed import Ranks
-from training_core.rundir import RunSpec
-from training_core.spec import JobSpec
+from training_core.contract.errors import Failed
+from training_core.contract.run_dir import RunSpec
+from training_core.contract.spec import JobSpec
+from training_core.distributed.ranks import Ranks
+from training_core.vision.data_loaders import Feed, open_feed
+from training_core.vision.dataset_view import Chosen
+from training_core.vision.networks import small_cnn
+from training_core.vision.resize import resize
+from training_core.vision.resizing import side_of
+from training_core.vision.transforms import Recipe, Renderer
 
 
 def sides(image_size: int, epochs: int = 10, **resizing: float) -> list[int]:

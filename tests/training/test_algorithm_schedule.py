@@ -10,8 +10,8 @@ import torch
 from torch.optim import lr_scheduler
 
 from tests.training.plans import make_plan
-from training_core.algorithm.schedule import ScheduleState, last_step, learning_rate_at
-from training_core.plan import Plan
+from training_core.optimisation.schedule import ScheduleState, last_step, learning_rate_at
+from training_core.planner.plan import Plan
 
 RATE = 0.5
 

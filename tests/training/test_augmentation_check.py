@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from tests.training.running import Run, make_run
-from training_core.checks.augmentation_check import PAIRS, compare
-from training_core.checks.short_run import Judged
+from training_core.preflight.augmentation_check import PAIRS, compare
+from training_core.preflight.short_run import Judged
 
 IMAGES = 200
 

@@ -15,16 +15,16 @@ from benchmarks.engine.few_photographs import draw
 from tests.training.inside import train_inside
 from tests.training.plans import make_plan
 from tests.training.running import Run, make_images, make_run
-from training_core import batch_statistics
-from training_core.checks.short_run import short_training
-from training_core.data.chosen import Chosen
-from training_core.data.sample import share
-from training_core.largest_class import ALERT, compare
-from training_core.launch import prepare
-from training_core.networks.learner import Materials, gather
-from training_core.networks.models import MOMENTUM, make_model, norms_of, remember_less
-from training_core.plan import Plan
-from training_core.training import Training
+from training_core.data.sampler import share
+from training_core.engine import batch_statistics
+from training_core.engine.largest_class import ALERT, compare
+from training_core.engine.training import Training
+from training_core.planner.plan import Plan
+from training_core.preflight.short_run import short_training
+from training_core.runtime.launch import prepare
+from training_core.tasks.image_classification.learner import Materials, gather
+from training_core.vision.dataset_view import Chosen
+from training_core.vision.networks import MOMENTUM, make_model, norms_of, remember_less
 
 RESNET = {"name": "small_resnet"}
 

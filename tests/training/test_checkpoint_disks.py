@@ -18,11 +18,10 @@ from tests.training.keeping import Trained, network, run_in
 from training_core.checkpoints import checkpoint
 from training_core.checkpoints.disk_forecast import check_room, checkpoint_bytes, optimizer_bytes
 from training_core.checkpoints.manifest import PINNED, candidates
-from training_core.checkpoints.store import FolderStore, ObjectStore, open_store
-from training_core.failure import Failed
-from training_core.rundir import RunDir
-from training_core.state import TrainState
-from training_core.wire import Reason
+from training_core.checkpoints.train_state import TrainState
+from training_core.contract.errors import Failed, Reason
+from training_core.contract.run_dir import RunDir
+from training_core.storage.store import FolderStore, ObjectStore, open_store
 
 MIB = 2**20
 
@@ -103,6 +102,16 @@ def training(folder: Path, free: int, *, optimizer: torch.optim.Optimizer, kept:
     return content, store, reports
 
 
+def one_checkpoint(content: Any) -> int:
+    return checkpoint_bytes(content.judged_weights(), content.optimizer, averaged=content.plan.ema_decay is not None)
+
+
+def room_for(content: Any, store: Any) -> None:
+    keep_last, there = content.plan.keep_last_checkpoints, len(content.state.kept)
+    one, run_dir, reports = one_checkpoint(content), content.run_dir, content.reports
+    check_room(one, keep_last=keep_last, there=there, store=store, run_dir=run_dir, reports=reports)
+
+
 @pytest.mark.parametrize("ema", [False, True])
 @pytest.mark.parametrize(
     "make",
@@ -123,7 +132,7 @@ def test_the_forecast_of_a_checkpoint_is_its_size(tmp_path: Path, make: Any, ema
     trained.optimizer = make(trained.model.parameters())
     content, _, _ = training(tmp_path, 0, optimizer=trained.optimizer, ema=ema)
     content.judged_weights = trained.model.state_dict
-    forecast = checkpoint_bytes(content)
+    forecast = one_checkpoint(content)
     trained.step()
     raw = trained.model.state_dict() if ema else None
     live = trained.live
@@ -140,23 +149,23 @@ def test_the_forecast_of_a_checkpoint_is_its_size(tmp_path: Path, make: Any, ema
 def test_too_little_room_is_told_before_the_first_step(tmp_path: Path) -> None:
     optimizer = torch.optim.AdamW(network(64).parameters(), lr=0.1)
     content, store, _ = training(tmp_path, 0, optimizer=optimizer)
-    needed = 4 * checkpoint_bytes(content)  # two newest, the best, and one on its way
+    needed = 4 * one_checkpoint(content)  # two newest, the best, and one on its way
     for free, verdict in ((needed - 1, "refused"), (needed, "tight"), (2 * needed, "fine")):
         content, store, reports = training(tmp_path, free, optimizer=optimizer)
         if verdict == "refused":
             with pytest.raises(Failed, match=r"the store needs .* MiB") as raised:
-                check_room(content, store)
+                room_for(content, store)
             assert raised.value.reason is Reason.NO_SPACE
         else:
-            check_room(content, store)
+            room_for(content, store)
         assert [one.split(":")[0] for one in reports] == (["disk_tight"] if verdict == "tight" else [])
 
 
 def test_what_a_resumed_training_has_already_needs_no_room(tmp_path: Path) -> None:
     optimizer = torch.optim.AdamW(network(64).parameters(), lr=0.1)
     content, _, _ = training(tmp_path, 0, optimizer=optimizer)
-    content, store, _ = training(tmp_path, checkpoint_bytes(content), optimizer=optimizer, kept=3)
-    check_room(content, store)
+    content, store, _ = training(tmp_path, one_checkpoint(content), optimizer=optimizer, kept=3)
+    room_for(content, store)
 
 
 def test_a_store_that_does_not_exist_yet_has_the_room_of_its_disk(tmp_path: Path) -> None:

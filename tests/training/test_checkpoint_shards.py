@@ -16,11 +16,10 @@ from torch.distributed.tensor import DeviceMesh, Shard, distribute_module, distr
 
 from tests.training.keeping import Trained, run_in
 from training_core.checkpoints import checkpoint
-from training_core.checkpoints.agreement import Agreement
 from training_core.checkpoints.manifest import Damaged, read_manifest
-from training_core.checkpoints.store import FolderStore, Sink, open_store
-from training_core.failure import Failed
-from training_core.wire import Reason
+from training_core.contract.errors import Failed, Reason
+from training_core.distributed.agreement import Agreement
+from training_core.storage.store import FolderStore, Sink, open_store
 
 RANKS = 2
 LEARNING_RATE = 1e-2

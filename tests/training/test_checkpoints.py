@@ -14,13 +14,12 @@ import torch
 from safetensors.torch import load_file, save
 
 from tests.training.keeping import Trained, network, run_in, spec_of
-from training_core.checkpoints import checkpoint, resuming, safetensors_file
-from training_core.checkpoints.keeping import Live
+from training_core.checkpoints import checkpoint, resume, safetensors_file
+from training_core.checkpoints.manager import Live
 from training_core.checkpoints.manifest import Damaged, read_manifest
-from training_core.checkpoints.store import FolderStore, Sink
-from training_core.failure import Failed
-from training_core.reports import Reports
-from training_core.wire import Reason
+from training_core.contract.errors import Failed, Reason
+from training_core.contract.reporter import Reports
+from training_core.storage.store import FolderStore, Sink
 
 
 @pytest.fixture
@@ -239,7 +238,7 @@ def test_a_checkpoint_of_another_spec_is_refused_with_the_fields_that_differ(tmp
     path = trained.settled()
     other = run_in(tmp_path, spec=spec_of(batch_size=12), resume_from=path, attempt=2)
     with pytest.raises(Failed, match=r"training\.batch_size is the default there and 12 here") as raised:
-        resuming.choose(trained.store, other, Reports(None))
+        resume.choose(trained.store, other, Reports(None))
     assert raised.value.reason is Reason.CHECKPOINT_INVALID
 
 
@@ -310,7 +309,7 @@ class FailingStore(FolderStore):
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two tries more, at once."""
-    monkeypatch.setattr("training_core.checkpoints.patience.PAUSES_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr("training_core.storage.retry.PAUSES_SECONDS", (0.0, 0.0))
 
 
 @pytest.mark.usefixtures("hasty")

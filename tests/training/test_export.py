@@ -14,13 +14,12 @@ import numpy as np
 import pytest
 
 from tests.training.running import ROOT, Run, make_run
-from training_core.data.chosen import Chosen
-from training_core.data.render import Recipe, Renderer
+from training_core.contract.errors import Failed, Reason
+from training_core.contract.model_card import CARD_FILE, Card
 from training_core.export.__main__ import main
-from training_core.export.card import CARD_FILE, Card
-from training_core.failure import Failed
 from training_core.predict import load
-from training_core.wire import Reason
+from training_core.vision.dataset_view import Chosen
+from training_core.vision.transforms import Recipe, Renderer
 
 FORMS = ("safetensors", "torch_export", "onnx", "onnx_int8")
 

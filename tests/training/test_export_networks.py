@@ -8,17 +8,17 @@ import simplejpeg
 import torch
 
 from tests.data.packs import pictures
-from training_core.data.augment.boxes import centre_boxes
-from training_core.data.convert import Converter, Packed
-from training_core.data.packing import Packing
-from training_core.data.render import resize_into
-from training_core.data.square import picture, square
+from training_core.contract.errors import Failed
 from training_core.export.checks import Logits, compare, loss_of
 from training_core.export.forms import Forms
-from training_core.export.network import Trained, rebuild
 from training_core.export.pictures import Images, Pictures
-from training_core.failure import Failed
-from training_core.networks.models import make_model
+from training_core.vision.augment.crops import centre_boxes
+from training_core.vision.convert import Converter, Packed
+from training_core.vision.network_of_card import Trained, rebuild
+from training_core.vision.networks import make_model
+from training_core.vision.packing import Packing
+from training_core.vision.serving_transform import picture, square
+from training_core.vision.transforms import resize_into
 
 CLASSES = ["a", "b", "c"]
 

@@ -14,17 +14,17 @@ from safetensors.torch import load_file
 from torch import nn
 
 from tests.training.running import make_run
-from training_core.data.chosen import Chosen
-from training_core.data.feed import Statistics, measure
-from training_core.data.prepare import prepare
-from training_core.data.render import Recipe, Renderer
-from training_core.failure import Failed, StopRequested
-from training_core.networks import features
-from training_core.networks.features import Trunk, features_of
-from training_core.networks.models import first_convolution, head, make_model
-from training_core.parallel.distributed import Ranks
-from training_core.recipe import FEATURES
-from training_core.wire import Reason
+from training_core.contract.errors import Failed, Reason, StopRequested
+from training_core.distributed.ranks import Ranks
+from training_core.optimisation.layers import first_convolution, head
+from training_core.planner.recipe import FEATURES
+from training_core.tasks.image_classification import features
+from training_core.tasks.image_classification.features import Trunk, features_of
+from training_core.vision.data_loaders import Statistics, measure
+from training_core.vision.dataset_view import Chosen
+from training_core.vision.networks import make_model
+from training_core.vision.prepare import prepare
+from training_core.vision.transforms import Recipe, Renderer
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 

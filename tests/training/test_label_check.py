@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from tests.training.running import Run, make_images, make_run
-from training_core.checks.folds import assign_folds
-from training_core.checks.label_check import FEWEST_EPOCHS, epochs_of, fold_plan
-from training_core.data.inspection.report import DataReport
-from training_core.plan import Plan, choose_plan
-from training_core.recipe import DataFacts
-from training_core.spec import JobSpec, LabelCheck
+from training_core.contract.spec import JobSpec, LabelCheck
+from training_core.planner.plan import Plan, choose_plan
+from training_core.planner.recipe import DataFacts
+from training_core.preflight.folds import assign_folds
+from training_core.preflight.label_check import FEWEST_EPOCHS, epochs_of, fold_plan
+from training_core.vision.inspection.report import DataReport
 
 
 def test_folds_spread_every_class_and_keep_units_together() -> None:

@@ -15,18 +15,19 @@ import torch
 from tests.training.running import Run, make_run
 from tests.unit.planner_cases import chosen, cpu, plan_of, probed, spec_of, timing
 from tests.waiting import eventually
-from training_core import launch, planning
-from training_core.networks.models import has_batch_norm, make_model
+from training_core.contract.run_dir import Prepared
+from training_core.contract.spec import ModelName
+from training_core.engine.oom_history import remember
+from training_core.optimisation.layers import has_batch_norm
 from training_core.planner.case import Case
 from training_core.planner.facts import HostFacts
 from training_core.planner.table import ProbeTable, Timing, key_of
 from training_core.planner.workload import workload_of
-from training_core.planning import in_time, plan_compute, read_table, torch_version
-from training_core.probing.kinds import growing, pieces
-from training_core.probing.probes import Probe
-from training_core.rundir import Prepared
-from training_core.spec import ModelName
-from training_core.stepping.headroom import remember
+from training_core.preflight.probing.kinds import growing, pieces
+from training_core.preflight.probing.probes import Probe
+from training_core.runtime import launch, planning
+from training_core.runtime.planning import in_time, plan_compute, read_table, torch_version
+from training_core.vision.networks import make_model
 
 # At eleven steps an epoch, more than a minute by what is published of any CPU.
 LONG = {"epochs": 10_000, "batch_size": 4, "early_stopping": None}

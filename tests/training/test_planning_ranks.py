@@ -14,10 +14,10 @@ from tests.training.running import ROOT, Run
 from tests.training.test_planning import LONG, prepared_run
 from tests.unit.planner_cases import probed, timing
 from tests.waiting import eventually
-from training_core import planning
-from training_core.plan import choose_plan
+from training_core.planner.plan import choose_plan
 from training_core.planner.table import ProbeTable, Timing
-from training_core.planning import plan_compute, torch_version
+from training_core.runtime import planning
+from training_core.runtime.planning import plan_compute, torch_version
 
 BATCH = 16
 # All that is measured of one process; what is missing is measured with ranks.
@@ -48,7 +48,7 @@ def test_a_slot_with_two_cores_is_measured_with_two_ranks(tmp_path: Path, images
 
 def train(run: Run) -> None:
     """To its end, or for a few steps of a long training."""
-    command = [sys.executable, "-m", "training_core.launch", "--stage", "train", str(run.dir.path)]
+    command = [sys.executable, "-m", "training_core.runtime.launch", "--stage", "train", str(run.dir.path)]
     with run.dir.log.open("ab") as log, subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log) as process:
         try:
             if run.spec.spec.training.epochs == LONG["epochs"]:

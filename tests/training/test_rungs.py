@@ -13,17 +13,17 @@ import torch
 
 from tests.training.inside import train_inside
 from tests.training.running import ROOT, Run, make_run
-from training_core import rung
-from training_core.data.chosen import Chosen
-from training_core.data.prepare import prepare
-from training_core.data.sample import Sampler, first_of_order, read_columns
-from training_core.launch import prepare as prepare_data
-from training_core.networks.features import FeatureFeed
-from training_core.parallel.distributed import Ranks
-from training_core.plan import choose_plan
-from training_core.planning import PROBE_FOLDER, SHORT_RUN_SECONDS, data_facts, in_time, plan_compute
-from training_core.rung import LEAST_IMAGES, images_at
-from training_core.wire import Reason
+from training_core.contract.errors import Reason
+from training_core.data.sampler import Sampler, first_of_order, read_columns
+from training_core.distributed.ranks import Ranks
+from training_core.engine import rung_evaluation
+from training_core.engine.rung_evaluation import LEAST_IMAGES, images_at
+from training_core.planner.plan import choose_plan
+from training_core.runtime.launch import prepare as prepare_data
+from training_core.runtime.planning import PROBE_FOLDER, SHORT_RUN_SECONDS, data_facts, in_time, plan_compute
+from training_core.tasks.image_classification.features import FeatureFeed
+from training_core.vision.dataset_view import Chosen
+from training_core.vision.prepare import prepare
 
 CURVES = ("train/loss", "train/learning_rate", "validation/loss", "validation/accuracy", "test/loss", "test/accuracy")
 TENSORS = ("model.safetensors", "raw.safetensors", "optimizer.safetensors")
@@ -59,7 +59,7 @@ def assert_same_training(pieces: list[Run], whole: Run) -> None:
 def test_through_three_rungs_is_the_same_training(
     tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rung, "LEAST_IMAGES", 4)
+    monkeypatch.setattr(rung_evaluation, "LEAST_IMAGES", 4)
     whole = make_run(tmp_path / "whole", f"file://{images}", training=TRAINING, data_roots=[images.parent])
     assert train_inside(whole) == 0, whole.log()
     pieces = in_pieces(tmp_path / "pieces", images, TRAINING, data_roots=[images.parent])

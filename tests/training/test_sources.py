@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tests.training.conftest import S3
 from tests.training.running import ROOT, Run, make_run
-from training_core.data.prepare import prepare
-from training_core.events import AnyReport, DataReady
+from training_core.contract.reports import AnyReport, DataReady
+from training_core.vision.prepare import prepare
 
 
 def ready_of(run: Run) -> DataReady:

@@ -11,18 +11,18 @@ import pytest
 import torch
 
 from tests.training.stepping import batch_of, make_training, one_step
-from training_core.combinations import check_combination
-from training_core.data.augment.mix import Mixed
-from training_core.events import AlertRaised
-from training_core.failure import Failed, is_out_of_memory
-from training_core.networks.models import make_model
-from training_core.parallel.blocks import blocks, save_activations_at_blocks
-from training_core.planner.compute_plan import ComputePlan, Prediction
-from training_core.stepping import headroom
-from training_core.stepping.pieces import cut, number_of_pieces, piece_size, smaller
-from training_core.stepping.precision import MEASURED_STEPS, UNMEASURED_STEPS
-from training_core.stepping.slow_half import watch
-from training_core.stepping.step import seed, train_step
+from training_core.contract.compute_plan import ComputePlan, Prediction
+from training_core.contract.errors import Failed, is_out_of_memory
+from training_core.contract.reports import AlertRaised
+from training_core.distributed.blocks import blocks, save_activations_at_blocks
+from training_core.engine import oom_history
+from training_core.engine.micro_batches import cut, number_of_pieces, piece_size, smaller
+from training_core.engine.precision import MEASURED_STEPS, UNMEASURED_STEPS
+from training_core.engine.precision_fallback import watch
+from training_core.engine.step import seed, train_step
+from training_core.planner.combinations import check_combination
+from training_core.vision.augment.mix import Mixed
+from training_core.vision.networks import make_model
 
 PREDICTION: dict[str, Any] = {
     "step_seconds": 1.0, "compute_seconds": 1.0, "data_seconds": 0.0, "images_per_second": 1.0, "memory_bytes": 1,
@@ -171,13 +171,13 @@ def test_one_process_recovers_too_and_gives_up_at_last(tmp_path: Path) -> None:
 
 
 def test_headroom_is_known_by_kind_and_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert headroom.known(tmp_path, "kind", "fp32") is None
-    headroom.remember(tmp_path, "kind", "fp32", ran_out=64, micro_batch_size=48)
-    assert headroom.known(tmp_path, "kind", "fp32") == 48
-    assert headroom.known(tmp_path, "kind", "bf16") is None
-    assert headroom.known(tmp_path, "other", "fp32") is None
-    monkeypatch.setattr(headroom, "FORGET_AFTER_SECONDS", 0.0)
-    assert headroom.known(tmp_path, "kind", "fp32") is None
+    assert oom_history.known(tmp_path, "kind", "fp32") is None
+    oom_history.remember(tmp_path, "kind", "fp32", ran_out=64, micro_batch_size=48)
+    assert oom_history.known(tmp_path, "kind", "fp32") == 48
+    assert oom_history.known(tmp_path, "kind", "bf16") is None
+    assert oom_history.known(tmp_path, "other", "fp32") is None
+    monkeypatch.setattr(oom_history, "FORGET_AFTER_SECONDS", 0.0)
+    assert oom_history.known(tmp_path, "kind", "fp32") is None
 
 
 @pytest.mark.parametrize(

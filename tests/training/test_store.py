@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from training_core.checkpoints.store import open_store
-from training_core.rundir import RunSpec
-from training_core.spec import JobSpec
+from training_core.contract.run_dir import RunSpec
+from training_core.contract.spec import JobSpec
+from training_core.storage.store import open_store
 
 SPEC = JobSpec.model_validate({"task": "image-classification", "dataset": {"uri": "file://x"}})
 

@@ -18,23 +18,23 @@ from torchvision.models import get_model, get_model_weights
 
 from tests.training import running as runs
 from tests.training.running import KEPT, NOBODYS
-from training_core.attempt import Attempt
-from training_core.checkpoints.keeping import Checkpoints, Live
-from training_core.checkpoints.store import open_store
-from training_core.data.prepare import prepare
-from training_core.failure import Failed
-from training_core.networks import published, transfer
-from training_core.networks.models import make_model
-from training_core.networks.origin import check_fit, check_origin
-from training_core.networks.published import PUBLISHED, Published
-from training_core.networks.transfer import Origin, read_origin, start_from
+from training_core.checkpoints.manager import Checkpoints, Live
+from training_core.checkpoints.train_state import TrainState
+from training_core.contract.errors import Failed, Reason
+from training_core.contract.reporter import Reports
+from training_core.contract.run_dir import EventsFile, RunSpec
+from training_core.contract.spec import JobSpec
 from training_core.outgoing import Networks
-from training_core.planning import plan_compute
-from training_core.reports import Reports
-from training_core.rundir import EventsFile, RunSpec
-from training_core.spec import JobSpec
-from training_core.state import TrainState
-from training_core.wire import Reason
+from training_core.runtime.attempt import Attempt
+from training_core.runtime.planning import plan_compute
+from training_core.storage.store import open_store
+from training_core.tasks.image_classification import transfer
+from training_core.tasks.image_classification.origin import check_origin
+from training_core.tasks.image_classification.transfer import Origin, check_fit, read_origin, start_from
+from training_core.vision import published_weights
+from training_core.vision.networks import make_model
+from training_core.vision.prepare import prepare
+from training_core.vision.published_weights import PUBLISHED, Published
 
 NETWORK = "mobilenet_v3_small"
 EARLIER = "jobs/earlier/trial-0/attempt-1/step-00000007"
@@ -112,8 +112,8 @@ def test_the_table_is_what_torchvision_says() -> None:
         weights = get_model_weights(name).DEFAULT
         assert (one.version, one.url) == (weights.name, weights.url)
         transforms = weights.transforms()
-        assert [value * 255 for value in transforms.mean] == published.MEAN
-        assert [value * 255 for value in transforms.std] == published.DEVIATION
+        assert [value * 255 for value in transforms.mean] == published_weights.MEAN
+        assert [value * 255 for value in transforms.std] == published_weights.DEVIATION
 
 
 def test_the_folder_is_that_of_torch_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +121,7 @@ def test_the_folder_is_that_of_torch_hub(tmp_path: Path, monkeypatch: pytest.Mon
         monkeypatch.delenv("TORCH_HOME", raising=False)
         monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
         monkeypatch.setenv(variable, str(value))
-        assert published.weights_folder() == Path(torch.hub.get_dir()) / "checkpoints"
+        assert published_weights.weights_folder() == Path(torch.hub.get_dir()) / "checkpoints"
 
 
 def test_published_weights_are_fetched_once_and_taken(
@@ -140,7 +140,7 @@ def test_published_weights_are_fetched_once_and_taken(
     assert torch.equal(state["classifier.3.weight"], fresh_head)
     assert f"{len(state) - 2} of {len(state)} tensors" in words
     assert "classifier.3" in words
-    assert origin.statistics(3) == (published.MEAN, published.DEVIATION)
+    assert origin.statistics(3) == (published_weights.MEAN, published_weights.DEVIATION)
 
 
 def test_a_job_from_published_weights(
@@ -177,10 +177,10 @@ def test_a_job_from_published_weights(
 def test_a_file_in_the_weights_folder_needs_no_network(
     server: Server, published_network: dict[str, torch.Tensor]
 ) -> None:
-    path = published.weights_folder() / PUBLISHED[NETWORK].file_name
+    path = published_weights.weights_folder() / PUBLISHED[NETWORK].file_name
     path.parent.mkdir(parents=True)
     path.write_bytes(server.body)
-    assert published.published_file(NETWORK, LOOPBACK) == path
+    assert published_weights.published_file(NETWORK, LOOPBACK) == path
     assert server.requests == 0
 
 
@@ -205,27 +205,27 @@ def test_weights_that_cannot_be_fetched(
 ) -> None:
     spoil(server)
     with pytest.raises(Failed, match=words) as raised:
-        published.published_file(NETWORK, LOOPBACK)
+        published_weights.published_file(NETWORK, LOOPBACK)
     assert raised.value.reason is Reason.WEIGHTS_UNAVAILABLE
-    for way_out in (str(published.weights_folder()), "model.weights", "model.pretrained"):
+    for way_out in (str(published_weights.weights_folder()), "model.weights", "model.pretrained"):
         assert way_out in (raised.value.hint or "")
-    assert list(published.weights_folder().iterdir()) == []
+    assert list(published_weights.weights_folder().iterdir()) == []
 
 
 def test_nobody_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setitem(PUBLISHED, NETWORK, Published("TEST", "http://127.0.0.1:9/x-00000000.pth"))
     with pytest.raises(Failed, match="refused") as raised:
-        published.published_file(NETWORK, LOOPBACK)
+        published_weights.published_file(NETWORK, LOOPBACK)
     assert raised.value.reason is Reason.WEIGHTS_UNAVAILABLE
 
 
 def test_a_changed_file_in_the_weights_folder_is_not_loaded(published_network: dict[str, torch.Tensor]) -> None:
-    path = published.weights_folder() / PUBLISHED[NETWORK].file_name
+    path = published_weights.weights_folder() / PUBLISHED[NETWORK].file_name
     path.parent.mkdir(parents=True)
     path.write_bytes(b"something else")
     with pytest.raises(Failed, match="SHA-256") as raised:
-        published.published_file(NETWORK, LOOPBACK)
+        published_weights.published_file(NETWORK, LOOPBACK)
     assert raised.value.reason is Reason.WEIGHTS_UNAVAILABLE
 
 
@@ -244,8 +244,8 @@ def test_a_pickle_with_code_does_not_run(
     torch.save({"weight": Payload()}, hostile)
     name = f"x-{hashlib.sha256(hostile.read_bytes()).hexdigest()[:8]}.pth"
     monkeypatch.setitem(PUBLISHED, NETWORK, Published("TEST", f"http://127.0.0.1:9/{name}"))
-    published.weights_folder().mkdir(parents=True)
-    hostile.rename(published.weights_folder() / name)
+    published_weights.weights_folder().mkdir(parents=True)
+    hostile.rename(published_weights.weights_folder() / name)
     with pytest.raises(Failed, match="cannot be read"):
         read_origin(make_run(tmp_path, {"name": NETWORK, "pretrained": True}))
     assert not (tmp_path / "owned").exists()

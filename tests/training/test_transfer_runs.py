@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.training.conftest import S3
 from tests.training.running import NOBODYS, Run, make_images, make_run
-from training_core.networks.models import make_model
+from training_core.vision.networks import make_model
 
 
 def refused(run: Run, reason: str, *words: str) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from training_core.plan import Plan, choose_plan
+from training_core.contract.compute_plan import ComputePlan, MemoryFormat, ResolvedPrecision
+from training_core.contract.spec import JobSpec
 from training_core.planner.choose import choose_compute
-from training_core.planner.compute_plan import ComputePlan, MemoryFormat, ResolvedPrecision
 from training_core.planner.facts import HostFacts
+from training_core.planner.plan import Plan, choose_plan
+from training_core.planner.recipe import DataFacts
 from training_core.planner.table import ProbeTable, Timing, key_of
-from training_core.recipe import DataFacts
-from training_core.spec import JobSpec
 
 GIB = 1 << 30
 A100 = {"device_name": "NVIDIA A100-SXM4-80GB", "device_memory_bytes": 80 * GIB, "compute_capability": (8, 0)}

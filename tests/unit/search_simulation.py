@@ -10,8 +10,8 @@ from random import Random
 from api.book.status import Status
 from api.search.ladder import strategy_of
 from api.search.view import Adopt, Promote, Prune, StudyView, TrialView
-from training_core.spec import Search
-from training_core.wire import Reason
+from training_core.contract.errors import Reason
+from training_core.contract.spec import Search
 
 METRIC = "validation/accuracy"
 SPACE = {

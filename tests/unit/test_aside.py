@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-BEGINNING = "import os, signal, sys, time\nfrom training_core.processes.aside import lines_from_child\n"
+BEGINNING = "import os, signal, sys, time\nfrom training_core.processes.forked_call import lines_from_child\n"
 
 
 def printed(code: str) -> str:

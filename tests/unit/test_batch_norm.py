@@ -7,16 +7,17 @@ from typing import Any
 import pytest
 
 from tests.training.plans import make_plan
-from training_core.batch_norm import least_images
-from training_core.failure import Failed, outcome_of
-from training_core.plan import choose_plan
+from training_core.contract.compute_plan import ComputePlan
+from training_core.contract.errors import Failed
+from training_core.contract.outcome import outcome_of
+from training_core.contract.spec import JobSpec
+from training_core.contract.spec.batch_norm import least_images
+from training_core.contract.spec.compute import Compute
+from training_core.contract.spec.conflicts import check_together
 from training_core.planner.choose import choose_compute
-from training_core.planner.compute_plan import ComputePlan
 from training_core.planner.facts import HostFacts
-from training_core.recipe import DataFacts
-from training_core.spec import JobSpec
-from training_core.spec.compute import Compute
-from training_core.together import check_together
+from training_core.planner.plan import choose_plan
+from training_core.planner.recipe import DataFacts
 
 GPUS = HostFacts(device="cuda", devices=4, cores=16, memory_bytes=1 << 36, device_memory_bytes=1 << 36, link="nvlink")
 

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from api.book.status import REASONS, TERMINAL, Status, actions
-from training_core import events as reports
-from training_core.rundir import EventsFile, Outcome, RunDir, complete_lines
-from training_core.spec import JobSpec, is_better
-from training_core.wire import Reason
+from training_core.contract import reports
+from training_core.contract.errors import Reason
+from training_core.contract.outcome import Outcome
+from training_core.contract.run_dir import EventsFile, RunDir, complete_lines
+from training_core.contract.spec import JobSpec, is_better
 
 MINIMAL = {"task": "image-classification", "dataset": {"uri": "file:///data/x"}}
 

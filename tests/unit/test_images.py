@@ -13,7 +13,12 @@ import pytest
 ROOT = Path(__file__).parents[2]
 STARTED = {
     "Dockerfile.api": ["api.app", "api.control.__main__", "api.control.health", "api.keys"],
-    "Dockerfile.worker": ["worker.__main__", "worker.health", "training_core.launch", "training_core.launcher"],
+    "Dockerfile.worker": [
+        "worker.__main__",
+        "worker.health",
+        "training_core.runtime.launch",
+        "training_core.runtime.launcher",
+    ],
 }
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.planner_cases import chosen, cpu, plan_of, probed, spec_of, timing
-from training_core.failure import Failed
+from training_core.contract.errors import Failed
 from training_core.planner.choose import choose_compute
 from training_core.planner.facts import cores_allowed, cpu_features, memory_bytes, numa_nodes
 from training_core.planner.spread import pieces_of

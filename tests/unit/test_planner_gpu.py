@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.planner_cases import A100, GIB, RTX3090, V100, chosen, gpus, plan_of, probed, spec_of, timing
-from training_core.failure import Failed
+from training_core.contract.errors import Failed
 from training_core.planner.choose import choose_compute
 from training_core.planner.table import Memory
 

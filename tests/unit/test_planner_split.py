@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from tests.unit.planner_cases import chosen, cpu, plan_of, probed, spec_of, timing
+from training_core.contract.compute_plan import ComputePlan
+from training_core.contract.spec import JobSpec
 from training_core.planner.case import Case
 from training_core.planner.choose import choose_compute
-from training_core.planner.compute_plan import ComputePlan
 from training_core.planner.split import split_counts
 from training_core.planner.table import ProbeTable, Timing
-from training_core.spec import JobSpec
 
 BF16 = ["avx2", "avx512f", "avx512_bf16"]
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from training_core.plan import Plan, choose_plan
-from training_core.recipe import FEATURES, LEAST_BATCH_FOR_BATCH_NORM, DataFacts
-from training_core.spec import JobSpec, Model
+from training_core.contract.spec import JobSpec, Model
+from training_core.planner.plan import Plan, choose_plan
+from training_core.planner.recipe import FEATURES, LEAST_BATCH_FOR_BATCH_NORM, DataFacts
 
 FROM_WEIGHTS = {"weights": "ckpt_00000000000000000000000001"}
 HEAD = FROM_WEIGHTS | {"trainable": "head"}

@@ -7,9 +7,9 @@ import logging
 
 import pytest
 
-from training_core.failure import Failed, outcome_of
-from training_core.redaction import Redacted, redact
-from training_core.wire import Reason
+from training_core.contract.errors import Failed, Reason
+from training_core.contract.outcome import outcome_of
+from training_core.contract.redaction import Redacted, redact
 
 CANARY = "pa55word"
 SECRETS = [

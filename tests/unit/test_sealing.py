@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from training_core.credentials import Credentials
-from training_core.sealing import CannotOpen, Sealer, new_key, parse_keys, sealer_of
+from training_core.contract.credentials import Credentials
+from training_core.contract.sealing import CannotOpen, Sealer, new_key, parse_keys, sealer_of
 
 OLD, NEW = (parse_keys(new_key())[0] for _ in range(2))
 

@@ -16,8 +16,8 @@ from api.search.decide import decide, leader
 from api.search.placing import Placing, place
 from api.search.space import key
 from api.search.view import Adopt, End, Move, Promote, Prune, Start, StudyView, TrialView
-from training_core.spec import JobSpec, Search
-from training_core.wire import Reason
+from training_core.contract.errors import Reason
+from training_core.contract.spec import JobSpec, Search
 
 METRIC = "validation/accuracy"
 RATE, BATCH = "training.optimizer.learning_rate", "training.batch_size"

@@ -15,8 +15,8 @@ from api.search.ladder import strategy_of
 from api.search.rungs import COST, LEAST, MOST, absent_trials, cost, ladder_for, went_on
 from api.search.view import Promote, Prune, StudyView, TrialView
 from tests.unit.search_simulation import METRIC, Chances, Played, check_moves, make_search, make_trial
-from training_core.spec import Search
-from training_core.wire import Reason
+from training_core.contract.errors import Reason
+from training_core.contract.spec import Search
 
 chances = st.builds(
     Chances, fail=st.sampled_from([0, 0, 0.2, 0.9]), lose=st.sampled_from([0, 0.3]), late=st.sampled_from([0, 0.3]),

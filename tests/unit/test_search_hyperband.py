@@ -14,7 +14,7 @@ from api.book.status import Status
 from api.search.hyperband import Hyperband
 from api.search.view import Promote, Prune, StudyView, TrialView
 from tests.unit.search_simulation import METRIC, Chances, Played, check_moves, make_search
-from training_core.wire import Reason
+from training_core.contract.errors import Reason
 
 
 @settings(deadline=None, max_examples=15)

@@ -13,7 +13,7 @@ from optuna.trial import TrialState, create_trial
 from api.search.columns import AtRungs, Columns
 from api.search.importance import importance, points_of
 from api.search.space import distributions, encode
-from training_core.spec import Search
+from training_core.contract.spec import Search
 
 ACCURACY, RATE, MOMENTUM, NAME = (
     "validation/accuracy", "training.optimizer.learning_rate", "training.optimizer.momentum", "training.optimizer.name",

@@ -14,7 +14,7 @@ from api.search.median import EIGHTHS, Median
 from api.search.population import PopulationBased
 from api.search.view import Promote, Prune, StudyView
 from tests.unit.search_simulation import Chances, Played, check_moves, make_search, make_trial
-from training_core.wire import Reason
+from training_core.contract.errors import Reason
 
 
 @settings(deadline=None, max_examples=25)

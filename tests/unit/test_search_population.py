@@ -14,9 +14,9 @@ from api.search.ladder import strategy_of
 from api.search.mutation import changed, multiplied
 from api.search.view import Adopt, Promote, Prune, StudyView, TrialView
 from tests.unit.search_simulation import SPACE, Chances, Played, check_moves, make_search, make_trial
-from training_core.spec import FloatParameter, IntParameter, Population, Search
-from training_core.spec.points import canonical
-from training_core.wire import Reason
+from training_core.contract.errors import Reason
+from training_core.contract.spec import FloatParameter, IntParameter, Population, Search
+from training_core.contract.spec.points import canonical
 
 RATE, NAME = "training.optimizer.learning_rate", "training.optimizer.name"
 populations = st.fixed_dictionaries({

@@ -13,8 +13,8 @@ from api.search.memory import remember
 from api.search.sampler import STARTUP, Asking, ask, sampler_name
 from api.search.space import key
 from api.search.view import Start, StudyView, TrialView
-from training_core.spec import JobSpec, Search
-from training_core.wire import Reason
+from training_core.contract.errors import Reason
+from training_core.contract.spec import JobSpec, Search
 
 METRIC = "validation/accuracy"
 RATE, DECAY, BATCH = "training.optimizer.learning_rate", "training.optimizer.weight_decay", "training.batch_size"

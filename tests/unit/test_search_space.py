@@ -9,9 +9,9 @@ from pydantic import ValidationError
 
 from api.bodies.entries import entries_of
 from api.bodies.spaces import space_faults
-from training_core.spec import JobSpec, Scalar
-from training_core.spec.points import canonical, count, counted, key, order
-from training_core.spec.space import apply
+from training_core.contract.spec import JobSpec, Scalar
+from training_core.contract.spec.points import canonical, count, counted, key, order
+from training_core.contract.spec.space import apply
 
 RATE = "training.optimizer.learning_rate"
 LOG = {"type": "float", "low": 1e-4, "high": 1.0, "log": True}

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from api.settings import KNOWN_SCHEMES
 from api.settings import Settings as ControlPlane
 from docs import settings_reference
-from training_core.settings import KNOWN, weak_password
+from training_core.contract.settings import KNOWN, weak_password
 from worker.settings import Settings as Worker
 
 GOOD = {
@@ -29,7 +29,7 @@ def check(program: str, **variables: str) -> subprocess.CompletedProcess[str]:
 
 def test_every_setting_of_every_process_is_known_to_all_of_them() -> None:
     fields = {name.upper() for kind in (ControlPlane, Worker) for name in kind.model_fields}
-    assert fields - KNOWN == set(), "add these to KNOWN in training_core/settings.py"
+    assert fields - KNOWN == set(), "add these to KNOWN in training_core/contract/settings.py"
     assert KNOWN - fields == {"COLLECTIVE_SECONDS", "DATA", "PARENT_PID", "RANKS_PARENT_PID", "SECRET_DESCRIPTOR"}
 
 

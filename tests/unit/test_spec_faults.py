@@ -10,7 +10,7 @@ import pytest
 from api.advice import warnings_for
 from api.bodies.reading import Refused, read
 from api.profiles import BUILT_IN, Profiles
-from training_core.spec import JobSpec
+from training_core.contract.spec import JobSpec
 
 SPEC: dict[str, Any] = {"task": "image-classification", "dataset": {"uri": "file:///data/pets/"}}
 

@@ -7,10 +7,10 @@ import math
 import pytest
 
 from tests.training.plans import make_plan
-from training_core.algorithm.early_stop import EarlyStop
-from training_core.algorithm.schedule import ScheduleState, learning_rate_at
-from training_core.plan import log_every
-from training_core.spec import EarlyStopping
+from training_core.contract.spec import EarlyStopping
+from training_core.optimisation.early_stopping import EarlyStop
+from training_core.optimisation.schedule import ScheduleState, learning_rate_at
+from training_core.planner.plan import log_every
 
 
 @pytest.mark.parametrize(

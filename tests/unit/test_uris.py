@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from training_core.data.credentials import Credentials
+from training_core.contract.redaction import shown
+from training_core.contract.spec import JobSpec
+from training_core.contract.uris import Refused, check_endpoint, parse
+from training_core.contract.uris.prefixes import check_prefix
 from training_core.outgoing import Networks
 from training_core.outgoing.addresses import is_public
-from training_core.redaction import shown
-from training_core.spec import JobSpec
-from training_core.uris import Refused, check_endpoint, parse
-from training_core.uris.prefixes import check_prefix
+from training_core.storage.credentials import Credentials
 
 READ = {
     "file:///data/my%20pets": ("file", "", "/data/my pets"),

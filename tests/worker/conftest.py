@@ -14,9 +14,9 @@ import redis
 
 import worker.launcher
 from tests.waiting import eventually
-from training_core.rundir import RunDir, RunSpec
-from training_core.spec import JobSpec
-from training_core.wire import RECORDED_HASH, REPORTS_STREAM, Ticket
+from training_core.contract.messages import RECORDED_HASH, REPORTS_STREAM, Ticket
+from training_core.contract.run_dir import RunDir, RunSpec
+from training_core.contract.spec import JobSpec
 from worker.host import Host
 from worker.launcher import Launcher
 from worker.settings import Settings
@@ -25,9 +25,9 @@ from worker.settings import Settings
 PROGRAM = """
 import json, os, signal, subprocess, sys, time
 from pathlib import Path
-from training_core.events import CheckpointSaved, Metric, Started
+from training_core.contract.reports import CheckpointSaved, Metric, Started
 from training_core.processes.handover import taken
-from training_core.rundir import EventsFile, Outcome, Prepared, RunDir
+from training_core.contract.run_dir import EventsFile, Outcome, Prepared, RunDir
 
 def prepare(run, mode):
     if mode == "bad-data":

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from training_core.rundir import RunDir
-from training_core.wire import Ticket
+from training_core.contract.messages import Ticket
+from training_core.contract.run_dir import RunDir
 from worker.access import Access
 from worker.host import Host, Run
 from worker.runner import claim, write_spec

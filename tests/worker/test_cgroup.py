@@ -13,8 +13,9 @@ from tests.waiting import eventually
 from tests.worker.conftest import Book
 from tests.worker.test_launcher_faults import gone
 from tests.worker.test_runner import run_dir
+from training_core.contract.errors import Reason
+from training_core.contract.messages import Ticket
 from training_core.processes.process import adopt_orphans
-from training_core.wire import Reason, Ticket
 from worker import process
 from worker.cgroup import Cgroups
 from worker.host import Host

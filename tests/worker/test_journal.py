@@ -9,7 +9,7 @@ from local.valkey import Valkey
 from tests.waiting import eventually
 from tests.worker.conftest import Book
 from tests.worker.test_runner import run_dir, running
-from training_core.wire import REPORTS_STREAM, Ticket
+from training_core.contract.messages import REPORTS_STREAM, Ticket
 from worker.host import Host
 from worker.outcome import Cause
 from worker.runner import run_attempt

@@ -17,8 +17,9 @@ import pytest
 from tests.waiting import eventually
 from tests.worker.conftest import Book
 from tests.worker.test_runner import run_dir, running
-from training_core.rundir import RunDir
-from training_core.wire import Reason, Ticket
+from training_core.contract.errors import Reason
+from training_core.contract.messages import Ticket
+from training_core.contract.run_dir import RunDir
 from worker.host import Host
 from worker.launcher import Launcher
 from worker.outcome import Cause

@@ -16,8 +16,9 @@ import pytest
 from tests.waiting import eventually
 from tests.worker.conftest import Book
 from tests.worker.test_launcher import forked
-from training_core.rundir import RunDir
-from training_core.wire import Reason, Ticket
+from training_core.contract.errors import Reason
+from training_core.contract.messages import Ticket
+from training_core.contract.run_dir import RunDir
 from worker import launcher as worker_launcher
 from worker.host import Host
 from worker.launcher import Launcher
@@ -28,7 +29,7 @@ from worker.settings import Settings
 WORKER = """
 import sys, time
 from pathlib import Path
-from training_core.rundir import RunDir
+from training_core.contract.run_dir import RunDir
 from worker.launcher import Launcher
 from worker.process import environment
 from worker.settings import Settings

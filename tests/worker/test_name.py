@@ -17,7 +17,7 @@ import redis
 from tests.waiting import eventually
 from tests.worker.conftest import Book
 from tests.worker.test_process import STARTER, beat_of, obedient, send
-from training_core.wire import WORKERS_HASH, name_key
+from training_core.contract.messages import WORKERS_HASH, name_key
 from worker.name import Holder, Name, NameTaken
 from worker.settings import Settings
 

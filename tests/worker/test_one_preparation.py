@@ -14,11 +14,11 @@ from tests.waiting import eventually
 from tests.worker.conftest import Book
 from tests.worker.test_runner import running
 from tests.worker.test_stages import no_free_slot
+from training_core.contract.errors import Failed, Reason
+from training_core.contract.messages import Ticket
+from training_core.contract.run_dir import Prepared, RunDir
 from training_core.data import cache
 from training_core.data.meta import META_FILE
-from training_core.failure import Failed
-from training_core.rundir import Prepared, RunDir
-from training_core.wire import Reason, Ticket
 from worker import preparation
 from worker.host import Host
 from worker.outcome import Cause

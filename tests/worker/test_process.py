@@ -15,8 +15,8 @@ from celery import Celery
 
 from tests.waiting import eventually
 from tests.worker.conftest import Book
-from training_core.spec import JobSpec
-from training_core.wire import TASK_RUN_ATTEMPT, WORKERS_HASH, Heartbeat, Ticket, host_queue
+from training_core.contract.messages import TASK_RUN_ATTEMPT, WORKERS_HASH, Heartbeat, Ticket, host_queue
+from training_core.contract.spec import JobSpec
 from worker.settings import Settings
 
 STARTER = """

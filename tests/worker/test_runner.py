@@ -12,8 +12,9 @@ import pytest
 
 from tests.waiting import eventually
 from tests.worker.conftest import Book
-from training_core.rundir import Outcome
-from training_core.wire import Reason, Ticket
+from training_core.contract.errors import Reason
+from training_core.contract.messages import Ticket
+from training_core.contract.outcome import Outcome
 from worker import outcome
 from worker.host import Host
 from worker.outcome import Cause

@@ -13,10 +13,11 @@ import pytest
 
 from tests.waiting import eventually
 from tests.worker.conftest import Book
+from training_core.contract.errors import Reason
+from training_core.contract.messages import Ticket
+from training_core.contract.run_dir import RunDir
+from training_core.contract.sealing import new_key, sealer_of
 from training_core.processes.handover import PIPE_BYTES, held_out
-from training_core.rundir import RunDir
-from training_core.sealing import new_key, sealer_of
-from training_core.wire import Reason, Ticket
 from worker.host import Host
 from worker.launcher import Launcher
 from worker.runner import run_attempt

@@ -12,7 +12,8 @@ import pytest
 from tests.waiting import eventually
 from tests.worker.conftest import Book
 from tests.worker.test_runner import run_dir, running
-from training_core.wire import Reason, Ticket
+from training_core.contract.errors import Reason
+from training_core.contract.messages import Ticket
 from worker.host import Host
 from worker.outcome import Cause
 from worker.runner import run_attempt

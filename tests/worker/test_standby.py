@@ -15,7 +15,8 @@ from tests.waiting import eventually
 from tests.worker.conftest import Book
 from tests.worker.test_runner import run_dir, running
 from tests.worker.test_stages import no_free_slot, trained
-from training_core.wire import Reason, Ticket
+from training_core.contract.errors import Reason
+from training_core.contract.messages import Ticket
 from worker import launcher as worker_launcher
 from worker.host import Host
 from worker.launcher import Launcher

@@ -9,8 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from training_core.rundir import EventsFile, RunDir
-from training_core.wire import Reason, Ticket
+from training_core.contract.errors import Reason
+from training_core.contract.messages import Ticket
+from training_core.contract.run_dir import EventsFile, RunDir
 from worker import stopper as worker_stopper
 from worker.host import Host, Run
 from worker.outcome import Cause

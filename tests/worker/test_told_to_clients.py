@@ -13,8 +13,8 @@ import pytest
 from tests.training.running import make_images
 from tests.waiting import eventually
 from tests.worker.conftest import Book
-from training_core.spec import JobSpec
-from training_core.wire import Ticket
+from training_core.contract.messages import Ticket
+from training_core.contract.spec import JobSpec
 from worker import outcome
 from worker.host import Host
 from worker.process import LAUNCH

@@ -16,10 +16,11 @@ from tests.waiting import eventually
 from tests.worker.conftest import Book
 from tests.worker.test_launcher_faults import gone
 from tests.worker.test_runner import run_dir, running
+from training_core.contract.errors import Reason
+from training_core.contract.messages import WISHES_HASH, Ticket, Wish
+from training_core.contract.run_dir import RunDir
+from training_core.contract.spec import JobSpec
 from training_core.processes.process import adopt_orphans
-from training_core.rundir import RunDir
-from training_core.spec import JobSpec
-from training_core.wire import WISHES_HASH, Reason, Ticket, Wish
 from worker import process
 from worker.heartbeat import Heart
 from worker.host import Host

@@ -12,10 +12,11 @@ import pytest
 from tests.waiting import eventually
 from tests.worker.conftest import Book
 from tests.worker.test_runner import run_dir, running
+from training_core.contract.errors import Reason
+from training_core.contract.messages import WISHES_HASH, WORKERS_HASH, Heartbeat, Ticket, Wish
+from training_core.contract.run_dir import RunDir
+from training_core.contract.spec import JobSpec
 from training_core.planner.facts import cpu_features
-from training_core.rundir import RunDir
-from training_core.spec import JobSpec
-from training_core.wire import WISHES_HASH, WORKERS_HASH, Heartbeat, Reason, Ticket, Wish
 from worker.heartbeat import Heart
 from worker.host import Host, Run
 from worker.launcher import Launcher
@@ -158,7 +159,7 @@ def test_what_nvidia_smi_says() -> None:
 
 
 def test_ranks_by_torchrun_start_cold(start_launcher: Callable[..., Launcher], host: Host, ticket: Make) -> None:
-    """`training_core.launch` starts torchrun itself; a launcher that has imported everything is no help to it."""
+    """`runtime.launch` starts torchrun itself; a launcher that has imported everything is no help to it."""
     host.launcher = start_launcher()
     for number, (start, expected) in enumerate((("warm", ["prepare", "train"]), ("torchrun", ["prepare"]))):
         one = ticket(host, "complete", number + 1, spec=spec("complete", start=start))

@@ -32,13 +32,13 @@ from training_core.checkpoints.manifest import (
     read_manifest,
     sealed,
 )
-from training_core.checkpoints.sharding import cut_like, join
 from training_core.checkpoints.snapshot import Snapshot
-from training_core.checkpoints.store import Store, check_relative
-from training_core.events import Metric, decode
-from training_core.rundir import RunSpec
-from training_core.state import TrainState
-from training_core.tensors import Tensors
+from training_core.checkpoints.train_state import TrainState
+from training_core.contract.reports import Metric, decode
+from training_core.contract.run_dir import RunSpec
+from training_core.distributed.sharding import cut_like, join
+from training_core.distributed.tensors import Tensors
+from training_core.storage.store import Store, check_relative
 
 STATE, HISTORY = "state.json", "history.jsonl"
 Records = dict[str, FileRecord]

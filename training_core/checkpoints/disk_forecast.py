@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING
 
 import torch
 
 from training_core.checkpoints.safetensors_file import size_bytes
-from training_core.checkpoints.store import Store
-from training_core.failure import Failed
-from training_core.wire import Reason
-
-if TYPE_CHECKING:
-    from training_core.training import Training
+from training_core.contract.errors import Failed, Reason
+from training_core.contract.reporter import Reports
+from training_core.contract.run_dir import RunDir
+from training_core.distributed.tensors import Tensors
+from training_core.storage.store import Store
 
 RUN_DIR_BYTES = 16 * 2**20  # reports, log, outcome
 TIGHT = 2.0
 MIB = 2**20
 
 
-def checkpoint_bytes(training: Training) -> int:
+def checkpoint_bytes(weights: Tensors, optimizer: torch.optim.Optimizer, *, averaged: bool) -> int:
     """Of one checkpoint: the weights, once more where an average of them is kept, and the state of the optimizer."""
-    weights = size_bytes(training.judged_weights())
-    copies = 1 if training.plan.ema_decay is None else 2
-    return copies * weights + optimizer_bytes(training.optimizer)
+    return (2 if averaged else 1) * size_bytes(weights) + optimizer_bytes(optimizer)
 
 
 def optimizer_bytes(optimizer: torch.optim.Optimizer) -> int:
@@ -49,16 +45,15 @@ def _copies(optimizer: torch.optim.Optimizer) -> int:
             return 2
 
 
-def check_room(training: Training, store: Store) -> None:
+def check_room(one: int, *, keep_last: int, there: int, store: Store, run_dir: RunDir, reports: Reports) -> None:
     """Raises `Failed(no_space)` with the numbers, and alerts where there is less than twice what is needed.
 
-    The most that lies there at once: the newest `keep_last_checkpoints`, the best, and one that is being written.
-    What is there already needs no room.
+    `one` is a checkpoint in bytes. The most that lies there at once: the newest `keep_last`, the best, and one that is
+    being written. The checkpoints that are `there` already need no room.
     """
-    kept = training.plan.keep_last_checkpoints + 1
-    one = checkpoint_bytes(training)
-    needed = one * (kept + 1 - min(kept, len(training.state.kept)))
-    _check_run_dir(training)
+    kept = keep_last + 1
+    needed = one * (kept + 1 - min(kept, there))
+    _check_run_dir(run_dir)
     free = store.free_bytes()
     if free is None:
         return
@@ -70,11 +65,11 @@ def check_room(training: Training, store: Store) -> None:
             "free some space, lower training.keep_last_checkpoints or choose a smaller model",
         )
     if free < TIGHT * needed:
-        training.reports.alert("disk_tight", f"the store needs {words}", needed_bytes=needed, free_bytes=free)
+        reports.alert("disk_tight", f"the store needs {words}", needed_bytes=needed, free_bytes=free)
 
 
-def _check_run_dir(training: Training) -> None:
-    free = shutil.disk_usage(training.run_dir.path).free
+def _check_run_dir(run_dir: RunDir) -> None:
+    free = shutil.disk_usage(run_dir.path).free
     if free < RUN_DIR_BYTES:
         raise Failed(
             Reason.NO_SPACE,

@@ -13,8 +13,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError
 
-from training_core.checkpoints.store import Store, check_relative
-from training_core.rundir import RunSpec
+from training_core.contract.run_dir import RunSpec
+from training_core.storage.store import Store, check_relative
 
 MANIFEST, PINNED = "manifest.json", "pinned"
 FORMAT = 2

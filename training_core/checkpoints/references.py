@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from training_core.failure import Failed
-from training_core.rundir import RunSpec
-from training_core.spec.part import WAY_OUT
-from training_core.wire import Reason
+from training_core.contract.errors import Failed, Reason
+from training_core.contract.run_dir import RunSpec
+from training_core.contract.spec.part import WAY_OUT
 
 
 def place_of(run: RunSpec, reference: str, field: str) -> str:

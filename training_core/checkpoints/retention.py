@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from training_core.checkpoints.manifest import MANIFEST, PINNED, age, candidates, is_folder, trial_folder
-from training_core.checkpoints.store import Store
-from training_core.rundir import RunSpec
-from training_core.state import TrainState
+from training_core.checkpoints.train_state import TrainState
+from training_core.contract.run_dir import RunSpec
+from training_core.storage.store import Store
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from training_core.tensors import Tensors
+from training_core.distributed.tensors import Tensors
 
 
 @dataclass(frozen=True)

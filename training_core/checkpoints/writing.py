@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from training_core.checkpoints import checkpoint
-from training_core.checkpoints.agreement import Agreement
 from training_core.checkpoints.checkpoint import Saved
 from training_core.checkpoints.manifest import FileRecord, Manifest, spec_json, spec_sha256
-from training_core.checkpoints.patience import patiently
 from training_core.checkpoints.safetensors_file import all_finite
 from training_core.checkpoints.snapshot import Snapshot
-from training_core.checkpoints.store import Store
-from training_core.rundir import RunSpec
+from training_core.contract.run_dir import RunSpec
+from training_core.distributed.agreement import Agreement
+from training_core.storage.retry import patiently
+from training_core.storage.store import Store
 
 JUDGED_KINDS = {"model", "raw"}
 

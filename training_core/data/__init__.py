@@ -1,1 +1,1 @@
-"""From a dataset URI to batches of uint8 images."""
+"""From a dataset URI to a listing of rows and their bytes: sources, formats, splits, the sampler, the cache."""

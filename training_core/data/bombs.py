@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from training_core.failure import Failed, is_out_of_memory
-from training_core.wire import Reason
+from training_core.contract.errors import Failed, Reason, is_out_of_memory
 
 # Images do not shrink further, and text shrinks some ten times; nothing that a person made does so two hundred times.
 # Nothing but zeros shrinks a thousand times, which is the most that deflate can do.

@@ -15,11 +15,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from training_core.data import kept
+from training_core.contract.errors import Failed, Reason, StopRequested
+from training_core.contract.run_dir import RunSpec
+from training_core.data import archive_index
 from training_core.data.meta import META_FILE
-from training_core.failure import Failed, StopRequested
-from training_core.rundir import RunSpec
-from training_core.wire import Reason
 
 POLL_SECONDS = 0.05
 # A process that prepared ends before the one that trains opens the data.
@@ -137,7 +136,7 @@ def _evict(cache_dir: Path, version: str) -> None:
 
 def _remove_abandoned(cache_dir: Path) -> None:
     """What nobody has touched for a day: kept listings, and what killed processes left half-made."""
-    for path in (cache_dir / kept.FOLDER).glob("*"):
+    for path in (cache_dir / archive_index.FOLDER).glob("*"):
         if time.time() - path.stat().st_mtime >= ABANDONED_SECONDS:
             path.unlink(missing_ok=True)
     for path in cache_dir.glob(".*"):

@@ -15,11 +15,11 @@ import sys
 from pathlib import Path
 from typing import get_args
 
-from training_core.checkpoints.store import FolderStore, store_at
+from training_core.contract.errors import Failed
+from training_core.contract.spec import ExportFormat
 from training_core.export.pictures import noise, of_folder
 from training_core.export.write import Exporter, read_trained, write
-from training_core.failure import Failed
-from training_core.spec import ExportFormat
+from training_core.storage.store import FolderStore, store_at
 
 
 def main(arguments: list[str]) -> int:

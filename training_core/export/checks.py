@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from training_core.contract.errors import Failed, Reason
 from training_core.export.onnx_model import Session
 from training_core.export.pictures import Images, Pictures
-from training_core.failure import Failed
-from training_core.wire import Reason
 
 Logits = NDArray[np.float32]
 Compute = Callable[[Images], Logits]

@@ -16,14 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from training_core.export.card import FILES, Input
+from training_core.contract.errors import Failed, Reason
+from training_core.contract.model_card import FILES, Input
+from training_core.contract.spec import ExportFormat
 from training_core.export.checks import Compute, compare, judge, loss_of, milliseconds
-from training_core.export.network import PixelGraph, Trained
 from training_core.export.onnx_model import open_session, quantise, require_onnx, without_traces
 from training_core.export.pictures import Pictures
-from training_core.failure import Failed
-from training_core.spec import ExportFormat
-from training_core.wire import Reason
+from training_core.vision.network_of_card import PixelGraph, Trained
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training_core.failure import Failed
-from training_core.wire import Reason
+from training_core.contract.errors import Failed, Reason
 
 Images = NDArray[np.uint8]
 

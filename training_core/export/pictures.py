@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from training_core.data.chosen import Chosen
-from training_core.data.headers import Undecodable
-from training_core.data.sample import Indices
+from training_core.contract.errors import Failed, Reason
+from training_core.data.sampler import Indices
 from training_core.data.samples import IMAGE_SUFFIXES
-from training_core.data.square import picture
-from training_core.failure import Failed
-from training_core.wire import Reason
+from training_core.vision.dataset_view import Chosen
+from training_core.vision.headers import Undecodable
+from training_core.vision.serving_transform import picture
 
 MOST_JUDGED, MOST_CALIBRATION = 1000, 256
 MOST_BYTES = 256 * 2**20
@@ -38,7 +37,7 @@ class Pictures:
 
 def of_training(data: Chosen, side: int) -> Pictures:
     """Validation images to judge by, and training images to calibrate with, spread over their splits."""
-    from training_core.data.render import Recipe, Renderer  # noqa: PLC0415  this module is torch-free without it
+    from training_core.vision.transforms import Recipe, Renderer  # noqa: PLC0415  this module is torch-free without it
 
     renderer = Renderer(data.pack, Recipe(data.pack.folder))
 

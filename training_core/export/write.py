@@ -12,14 +12,13 @@ import torch
 
 from training_core.checkpoints import checkpoint
 from training_core.checkpoints.manifest import Damaged
-from training_core.checkpoints.store import FolderStore, Store
-from training_core.export.card import CARD_FILE, Card, File, digest
+from training_core.contract.errors import Failed, Reason
+from training_core.contract.model_card import CARD_FILE, Card, File, digest
+from training_core.contract.spec import ExportFormat
 from training_core.export.forms import Forms, Made, file_of
-from training_core.export.network import Trained, rebuild
 from training_core.export.pictures import Pictures
-from training_core.failure import Failed
-from training_core.spec import ExportFormat
-from training_core.wire import Reason
+from training_core.storage.store import FolderStore, Store
+from training_core.vision.network_of_card import Trained, rebuild
 
 
 @dataclass(frozen=True)

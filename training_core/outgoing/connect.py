@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import Any
 
-from training_core.failure import Failed
+from training_core.contract.errors import Failed, Reason
 from training_core.outgoing.networks import Networks
-from training_core.wire import Reason
 
 SETTING = "TRAINYARD_ALLOWED_NETWORKS"
 Found = tuple[int, int, int, str, Any]

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
+from training_core.contract.uris.hosts import authority
+from training_core.contract.uris.links import DEFAULT_PORTS, check_endpoint
+from training_core.contract.uris.text import Refused
 from training_core.outgoing.addresses import Address, Network, is_public, within
-from training_core.uris.hosts import authority
-from training_core.uris.links import DEFAULT_PORTS, check_endpoint
-from training_core.uris.text import Refused
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from training_core.plan import Plan
-from training_core.planner.compute_plan import ComputePlan
+from training_core.contract.compute_plan import ComputePlan
+from training_core.contract.spec.compute import Compute
 from training_core.planner.facts import HostFacts
+from training_core.planner.plan import Plan
 from training_core.planner.published import published_table, ring_seconds
 from training_core.planner.table import ProbeTable
 from training_core.planner.workload import Workload, workload_of
-from training_core.spec.compute import Compute
 
 
 @dataclass(frozen=True)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from training_core.plan import Plan
+from training_core.contract.compute_plan import ComputePlan
+from training_core.contract.spec.compute import Compute
 from training_core.planner.case import Case
-from training_core.planner.compute_plan import ComputePlan
 from training_core.planner.draft import Draft
 from training_core.planner.extras import choose_extras
 from training_core.planner.facts import HostFacts
 from training_core.planner.numerics import choose_numerics
+from training_core.planner.plan import Plan
 from training_core.planner.predict import predict
 from training_core.planner.split import choose_split
 from training_core.planner.spread import choose_spread, rank_counts
 from training_core.planner.table import ProbeTable
-from training_core.spec.compute import Compute
 
 
 def choose_compute(

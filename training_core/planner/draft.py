@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from training_core.contract.compute_plan import ComputePlan
 from training_core.planner.case import Case
-from training_core.planner.compute_plan import ComputePlan
 from training_core.planner.predict import predict
 
 AS_REQUESTED = "as requested"

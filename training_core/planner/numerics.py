@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from training_core.planner.compute_plan import ResolvedPrecision
+from training_core.contract.compute_plan import ResolvedPrecision
 from training_core.planner.draft import AS_REQUESTED, Draft, said
 
 # What an alternative must be faster by before it is taken: less is within what a short probe can tell.

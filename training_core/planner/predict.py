@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from training_core.plan import Plan
+from training_core.contract.compute_plan import ComputePlan, Prediction
 from training_core.planner.case import Case
-from training_core.planner.compute_plan import ComputePlan, Prediction
+from training_core.planner.plan import Plan
 
 # Of a step without its optimizer: two of three operations are the backward pass's, and DDP sends while they go on.
 BACKWARD, OVERLAP = 2 / 3, 0.7

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from training_core.plan import Plan
-from training_core.planner.compute_plan import MemoryFormat, ResolvedPrecision
+from training_core.contract.compute_plan import MemoryFormat, ResolvedPrecision
 from training_core.planner.facts import HostFacts
+from training_core.planner.plan import Plan
 from training_core.planner.table import ProbeTable, Timing, key_of
 from training_core.planner.workload import Workload, workload_of
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from training_core.contract.compute_plan import ComputePlan
 from training_core.planner.case import Case
-from training_core.planner.compute_plan import ComputePlan
 from training_core.planner.draft import Draft, said
 from training_core.planner.spread import FEW_IMAGES, fit
 from training_core.planner.table import Timing

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from training_core.failure import Failed
+from training_core.contract.compute_plan import ComputePlan, ResolvedStrategy
+from training_core.contract.errors import Failed, Reason
 from training_core.planner.case import Case
-from training_core.planner.compute_plan import ComputePlan, ResolvedStrategy
 from training_core.planner.draft import AS_REQUESTED, Draft, gigabytes, said
 from training_core.planner.predict import memory_line, state_bytes
-from training_core.wire import Reason
 
 STATE_SHARE = 0.6 / 0.9  # of the limit: weights, gradients and optimizer; the rest is for images
 FEW_IMAGES = 8  # a piece with fewer wastes the device

@@ -8,9 +8,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from training_core.plan import Plan
-from training_core.planner.compute_plan import MemoryFormat, ResolvedPrecision
+from training_core.contract.compute_plan import MemoryFormat, ResolvedPrecision
 from training_core.planner.facts import HostFacts
+from training_core.planner.plan import Plan
 
 TABLE_FORMAT = 1
 Kind = tuple[str, str, int, int]

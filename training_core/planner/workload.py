@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from training_core.plan import Plan
 from training_core.planner.network_table import NETWORKS
+from training_core.planner.plan import Plan
 
 # Bytes of optimizer state for each parameter, in fp32.
 OPTIMIZER_BYTES = {

@@ -7,10 +7,10 @@ from typing import TextIO
 
 from pydantic import TypeAdapter
 
-from training_core.credentials import Credentials, OperatorEntry
+from training_core.contract.credentials import Credentials, OperatorEntry
+from training_core.contract.outcome import Outcome
 from training_core.processes.handover import keep_private, taken
 from training_core.processes.process import yield_to_others
-from training_core.rundir import Outcome
 
 NICENESS = 5
 

@@ -5,14 +5,24 @@ from __future__ import annotations
 import resource
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from training_core.account.host import memory_limit_bytes
+import psutil  # type: ignore[import-untyped]
 
+CGROUP_MEMORY = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 # A worker prepares beside trainings, and for more than one job at once.
 PART_OF_HOST = 4
 LEAST_BYTES = 2 * 2**30
+
+
+def memory_limit_bytes() -> int:
+    """Of the cgroup, or of the host."""
+    host = int(psutil.virtual_memory().total)
+    for path in CGROUP_MEMORY:
+        with suppress(OSError, ValueError):  # no such cgroup, or "max"
+            return min(host, int(path.read_text()))
+    return host
 
 
 def preparation_bytes(wanted: int) -> int:

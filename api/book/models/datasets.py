@@ -11,7 +11,7 @@ from api.book.models.base import Base
 
 
 class Dataset(Base):
-    """An upload: `uploading` until `expires_at`, then `ready` or `gone`. `training_core.uploads` says where it lies.
+    """An upload: `uploading` until `expires_at`, then `ready` or `gone`. `contract.uploads` says where it lies.
 
     `held_bytes` count against the project's quota until `purged_at`, when the store holds nothing of it any more.
     `form` says how it comes: in one `body`, or in `parts`. `announced_…` is what the client said that it would be.

@@ -21,7 +21,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from api.book.models.base import Base, JsonObject
 from api.book.status import HELD, TERMINAL, Status
-from training_core.spec import Work
+from training_core.contract.spec import Work
 
 
 def _among(column: str, statuses: list[Status]) -> str:

@@ -11,7 +11,7 @@ from api.book.models.base import Base
 
 
 class Secret(Base):
-    """`sealed` is bound to the project and the name (`training_core.sealing`); the book holds no key to open it.
+    """`sealed` is bound to the project and the name (`contract.sealing`); the book holds no key to open it.
 
     `version` counts the values that it had.
     """

@@ -5,13 +5,13 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
+from training_core.contract.run_dir import RunSpec
+from training_core.data.archive_index import kept
 from training_core.data.formats.context import Context, Opened
 from training_core.data.formats.detect import FORMATS, detect
 from training_core.data.formats.survey import survey
-from training_core.data.kept import kept
 from training_core.data.listing import Listing, write_listing
 from training_core.data.sources import Source, open_source, reading
-from training_core.rundir import RunSpec
 
 __all__ = ["open_dataset", "read_dataset"]
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import pyarrow as pa
 
+from training_core.contract.errors import Failed, Reason
 from training_core.data.formats.context import Context, Opened
 from training_core.data.formats.reader import FileReader
 from training_core.data.formats.splits import SPLIT_NAMES, UNSPLIT
@@ -14,8 +15,6 @@ from training_core.data.formats.survey import is_hidden
 from training_core.data.formats.writer import Rows, SampleWriter
 from training_core.data.listing import fingerprints
 from training_core.data.samples import IMAGE_SUFFIXES
-from training_core.failure import Failed
-from training_core.wire import Reason
 
 HINT = "put the images of each class into a folder of its own, optionally below train/, validation/ and test/"
 Place = tuple[int, int]  # class, split

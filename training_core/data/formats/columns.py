@@ -13,10 +13,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from training_core.contract.errors import Failed, Reason
+from training_core.contract.spec import Dataset
 from training_core.data.formats.splits import ALLOWED, UNSPLIT, split_of
-from training_core.failure import Failed
-from training_core.spec import Dataset
-from training_core.wire import Reason
 
 IMAGE_NAMES = (
     "image",

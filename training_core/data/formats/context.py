@@ -6,13 +6,13 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from training_core.contract.run_dir import RunSpec
+from training_core.contract.spec import Dataset
 from training_core.data.formats.survey import Survey
 from training_core.data.formats.writer import SampleWriter
 from training_core.data.listing import Listing, write_listing
 from training_core.data.samples import Reader, Samples
 from training_core.data.sources import Source
-from training_core.rundir import RunSpec
-from training_core.spec import Dataset
 
 Opened = tuple[Samples, Reader]
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from training_core.contract.spec import DatasetFormat
 from training_core.data.formats.class_folders import class_places, open_class_folders
 from training_core.data.formats.context import Context, Opened
 from training_core.data.formats.idx import open_idx
 from training_core.data.formats.manifest import find_manifests, is_named_like_one, open_manifest
 from training_core.data.formats.parquet import has_images, open_parquet_images
 from training_core.data.formats.webdataset import open_webdataset
-from training_core.spec import DatasetFormat
 
 FORMATS: dict[DatasetFormat, Callable[[Context], Opened]] = {
     "class-folders": open_class_folders,

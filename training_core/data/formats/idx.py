@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from training_core.contract.errors import Failed, Reason
 from training_core.data.bombs import check_unpacked
 from training_core.data.formats.columns import invalid
 from training_core.data.formats.context import Context, Opened
@@ -25,8 +26,6 @@ from training_core.data.formats.writer import Rows, SampleWriter
 from training_core.data.listing import CHUNK_ROWS, fingerprints
 from training_core.data.sources import LARGEST_FILE_BYTES
 from training_core.data.sources.source import stamp_of
-from training_core.failure import Failed
-from training_core.wire import Reason
 
 UNSIGNED_BYTES = 8
 CHUNK_BYTES = 2**20

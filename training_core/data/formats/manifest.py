@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from training_core.contract.errors import Failed, Reason
 from training_core.data.bombs import being_read
 from training_core.data.formats.columns import Interpreter, Values, choose, find_image, find_label, invalid
 from training_core.data.formats.context import Context, Opened
@@ -20,8 +21,6 @@ from training_core.data.formats.writer import Rows, SampleWriter
 from training_core.data.listing import Listing, fingerprints, write_listing
 from training_core.data.sources.places import check_name
 from training_core.data.sources.source import Finds
-from training_core.failure import Failed
-from training_core.wire import Reason
 
 MANIFEST_WORDS = (
     "metadata",

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from training_core.contract.errors import Failed, Reason
 from training_core.data.bombs import being_read, check_unpacked
 from training_core.data.formats.columns import IMAGE_NAMES, Chosen, Interpreter, choose, invalid
 from training_core.data.formats.context import Context, Opened
@@ -22,8 +23,6 @@ from training_core.data.formats.writer import Rows, SampleWriter
 from training_core.data.listing import fingerprints
 from training_core.data.samples import Content, Samples, Unreadable
 from training_core.data.sources.source import LARGEST_FILE_BYTES, TOO_LARGE, stamp_of
-from training_core.failure import Failed
-from training_core.wire import Reason
 
 READ_ROWS = 64
 SLICE_BYTES = 64 * 2**20

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from training_core.contract.errors import Failed, Reason
 from training_core.data.listing import Listing
 from training_core.data.samples import IMAGE_SUFFIXES
-from training_core.failure import Failed
-from training_core.wire import Reason
 
 MANIFEST_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 MOST_SHARDS = 1_000_000

@@ -12,13 +12,14 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
+from training_core.contract.errors import Failed, Reason
+from training_core.data.archive_index import kept
 from training_core.data.bombs import being_read, check_cell
 from training_core.data.formats.columns import Interpreter, choose, find_label, invalid
 from training_core.data.formats.context import Context, Opened
 from training_core.data.formats.reader import FileReader
 from training_core.data.formats.splits import split_in
 from training_core.data.formats.writer import Rows, SampleWriter
-from training_core.data.kept import kept
 from training_core.data.listing import CHUNK_ROWS
 from training_core.data.samples import IMAGE_SUFFIXES
 from training_core.data.sources import Entry
@@ -26,8 +27,6 @@ from training_core.data.sources.errors import reading
 from training_core.data.sources.places import check_name
 from training_core.data.sources.source import stamp_of
 from training_core.data.sources.tar_members import BadTar, TarMember, tar_members
-from training_core.failure import Failed
-from training_core.wire import Reason
 
 INDEX_FORMAT = 1
 LARGEST_LABEL_BYTES = 2**20

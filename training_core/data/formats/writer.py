@@ -13,9 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from training_core.contract.errors import Failed, Reason
 from training_core.data.samples import SAMPLES_SCHEMA, Samples
-from training_core.failure import Failed
-from training_core.wire import Reason
 
 MOST_CLASSES = 100_000
 LONGEST_CLASS_NAME = 200

@@ -12,14 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training_core.data.inspection.copies import RULES, Copies
+from training_core.contract.errors import Failed, Reason
+from training_core.contract.spec import Action, Cleaning, Dataset
 from training_core.data.inspection.findings import LOOKS, Look
+from training_core.data.inspection.leakage import RULES, Copies
 from training_core.data.inspection.split import make_splits
 from training_core.data.items import Items
 from training_core.data.samples import SPLITS
-from training_core.failure import Failed
-from training_core.spec import Action, Cleaning, Dataset
-from training_core.wire import Reason
 
 Rows = NDArray[np.int64]
 

@@ -10,10 +10,10 @@ from collections import Counter
 import numpy as np
 from numpy.typing import NDArray
 
+from training_core.contract.spec import Split
 from training_core.data.inspection.duplicates import components, first_of
 from training_core.data.items import Items
 from training_core.data.samples import SPLITS
-from training_core.spec import Split
 
 Rows = NDArray[np.int64]
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from training_core.credentials import OperatorEntry
-from training_core.data.credentials import Credentials, read_credentials
+from training_core.contract.credentials import OperatorEntry
+from training_core.contract.errors import Failed, Reason
+from training_core.contract.redaction import shown
+from training_core.contract.run_dir import RunSpec
+from training_core.contract.uris import UPLOAD, WEB, Link, Refused, parse
 from training_core.data.sources.errors import failure_of, reading
 from training_core.data.sources.folder import FolderSource
 from training_core.data.sources.places import allowed_path, check_allowed
@@ -17,12 +20,8 @@ from training_core.data.sources.tar import TarSource
 from training_core.data.sources.uploaded import container_of, open_upload
 from training_core.data.sources.web import WebSource
 from training_core.data.sources.zip import ZipSource
-from training_core.failure import Failed
 from training_core.outgoing import Networks
-from training_core.redaction import shown
-from training_core.rundir import RunSpec
-from training_core.uris import UPLOAD, WEB, Link, Refused, parse
-from training_core.wire import Reason
+from training_core.storage.credentials import Credentials, read_credentials
 
 __all__ = ["LARGEST_FILE_BYTES", "Entry", "Piece", "Source", "failure_of", "open_source", "reading"]
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import BinaryIO
 
+from training_core.contract.errors import Failed, Reason
 from training_core.data.sources.source import Entry, Piece, Source, stamp_of
 from training_core.data.sources.spool import Spool
-from training_core.failure import Failed
-from training_core.wire import Reason
 
 
 class Container:

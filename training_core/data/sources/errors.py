@@ -5,8 +5,7 @@ from __future__ import annotations
 import zipfile
 from types import TracebackType
 
-from training_core.failure import Failed
-from training_core.wire import Reason
+from training_core.contract.errors import Failed, Reason
 
 TEMPORARY_STATUS = {408, 429, 500, 502, 503, 504}
 CLIENTS = {"botocore", "aiobotocore", "aiohttp", "fsspec", "s3fs", "gcsfs", "adlfs", "azure", "google", "urllib3"}

@@ -9,14 +9,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from training_core.contract.errors import Failed, Reason
 from training_core.data.samples import Unreadable
 from training_core.data.sources.ahead import Request, read_ahead
 from training_core.data.sources.errors import reading
 from training_core.data.sources.places import is_below, real_roots
 from training_core.data.sources.private import PrivatePlaces
 from training_core.data.sources.source import CHANGED, VANISHED, Entry, Piece, Source
-from training_core.failure import Failed
-from training_core.wire import Reason
 
 THREADS = 4
 FILES_TOGETHER = 32  # a task of one small file would cost more than the file

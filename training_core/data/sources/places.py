@@ -6,11 +6,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from training_core.failure import Failed
-from training_core.redaction import shown
-from training_core.uris import WEB, Link, Refused, parse_link
-from training_core.uris.prefixes import covers, segments
-from training_core.wire import Reason
+from training_core.contract.errors import Failed, Reason
+from training_core.contract.redaction import shown
+from training_core.contract.uris import WEB, Link, Refused, parse_link
+from training_core.contract.uris.prefixes import covers, segments
 
 ALLOW_FOLDER = (
     "have the operator add its folder to TRAINYARD_DATA_ROOTS of the worker (on one machine `make up DATA=/folder`), "

@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 
-from training_core.failure import Failed
-from training_core.rundir import RunSpec
-from training_core.wire import Reason
+from training_core.contract.errors import Failed, Reason
+from training_core.contract.run_dir import RunSpec
 
 Identity = tuple[int, int]
 REMEMBERED_FOLDERS = 16_384

@@ -6,11 +6,10 @@ import io
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO, Protocol, cast
 
+from training_core.contract.errors import Failed, Reason
 from training_core.data.samples import Unreadable
 from training_core.data.sources.ahead import REQUEST_BYTES
 from training_core.data.sources.source import Entry, Piece
-from training_core.failure import Failed
-from training_core.wire import Reason
 
 
 class Reads(Protocol):

@@ -9,6 +9,9 @@ from typing import Any, BinaryIO
 
 import fsspec
 
+from training_core.contract.errors import Failed, Reason
+from training_core.contract.uris import Refused, check_endpoint
+from training_core.contract.uris.links import DEFAULT_PORTS
 from training_core.data.samples import IMAGE_SUFFIXES, Unreadable
 from training_core.data.sources.ahead import Request, read_ahead
 from training_core.data.sources.errors import is_missing, reading
@@ -24,11 +27,7 @@ from training_core.data.sources.source import (
     Source,
     stamp_of,
 )
-from training_core.failure import Failed
 from training_core.outgoing import Networks, check_host
-from training_core.uris import Refused, check_endpoint
-from training_core.uris.links import DEFAULT_PORTS
-from training_core.wire import Reason
 
 PACKAGES = {"gs": "gcsfs", "az": "adlfs", "hf": "huggingface_hub", "dvc": "dvc"}
 STAMPS = ("etag", "ETag", "md5", "md5Hash", "content_md5", "blob_id", "oid", "mtime", "last_modified", "updated")

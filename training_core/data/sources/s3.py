@@ -8,7 +8,7 @@ from typing import BinaryIO
 from urllib.parse import quote, unquote
 from xml.parsers import expat
 
-from training_core.data.credentials import Credentials
+from training_core.contract.errors import Failed, Reason
 from training_core.data.samples import Unreadable
 from training_core.data.sources.ahead import REQUESTS, Request, read_ahead
 from training_core.data.sources.errors import HttpStatus, is_missing, reading
@@ -17,9 +17,8 @@ from training_core.data.sources.ranges import open_ranges
 from training_core.data.sources.retry import retried
 from training_core.data.sources.sign import query_string, signed_headers
 from training_core.data.sources.source import CHANGED, VANISHED, Entry, Piece, Source, stamp_of
-from training_core.failure import Failed
 from training_core.outgoing import Networks
-from training_core.wire import Reason
+from training_core.storage.credentials import Credentials
 
 PAGE_BYTES = 16 * 2**20
 REGION = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")

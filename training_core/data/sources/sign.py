@@ -9,7 +9,7 @@ from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials as Keys
 
-from training_core.data.credentials import Credentials
+from training_core.storage.credentials import Credentials
 
 
 def query_string(parameters: Mapping[str, str]) -> str:

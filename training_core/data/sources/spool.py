@@ -8,8 +8,7 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from pathlib import Path
 
-from training_core.failure import Failed
-from training_core.wire import Reason
+from training_core.contract.errors import Failed, Reason
 
 RESERVE_BYTES = 512 * 2**20
 RESERVED_PART = 40

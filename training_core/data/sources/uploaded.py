@@ -15,18 +15,17 @@ from typing import BinaryIO
 
 from pydantic import ValidationError
 
-from training_core.checkpoints.store import STORE_CREDENTIALS
-from training_core.data.credentials import Credentials, read_all
+from training_core.contract.errors import Failed, Reason
+from training_core.contract.run_dir import RunSpec
+from training_core.contract.uploads import DATA, LISTING, UploadedFile, split_place
 from training_core.data.samples import IMAGE_SUFFIXES, Unreadable
 from training_core.data.sources.folder import FolderSource
 from training_core.data.sources.s3 import S3Source
 from training_core.data.sources.source import CHANGED, Entry, Piece, Source, stamp_of
 from training_core.data.sources.tar import TarSource
-from training_core.failure import Failed
 from training_core.outgoing.networks import EVERYWHERE
-from training_core.rundir import RunSpec
-from training_core.uploads import DATA, LISTING, UploadedFile, split_place
-from training_core.wire import Reason
+from training_core.storage.credentials import Credentials, read_all
+from training_core.storage.store import STORE_CREDENTIALS
 
 LOOKED_AT = 200  # members of a tar; samples of a WebDataset follow each other
 HINT = "upload it again, or ask the operator whether the store was changed"

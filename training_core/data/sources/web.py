@@ -8,6 +8,8 @@ from itertools import islice
 from typing import BinaryIO
 from urllib.parse import quote, urljoin
 
+from training_core.contract.redaction import shown
+from training_core.contract.uris import Link
 from training_core.data.samples import Unreadable
 from training_core.data.sources.ahead import REQUESTS, Request, read_ahead
 from training_core.data.sources.errors import HttpStatus, is_missing, reading
@@ -17,8 +19,6 @@ from training_core.data.sources.ranges import open_ranges
 from training_core.data.sources.retry import retried
 from training_core.data.sources.source import CHANGED, VANISHED, Entry, Piece, Source, stamp_of
 from training_core.outgoing import Networks
-from training_core.redaction import shown
-from training_core.uris import Link
 
 REDIRECTS = {301, 302, 303, 307, 308}
 NO_HEAD = {403, 405, 501}  # a signed address is good for GET alone

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 from zipfile import BadZipFile
 
+from training_core.contract.errors import Failed, Reason
 from training_core.data.bombs import check_unpacked
 from training_core.data.samples import Unreadable
 from training_core.data.sources.container import Container, member_stamp
@@ -17,8 +18,6 @@ from training_core.data.sources.errors import reading
 from training_core.data.sources.places import check_name
 from training_core.data.sources.source import LARGEST_FILE_BYTES, TOO_LARGE, Entry, Piece
 from training_core.data.sources.zip_directory import read_members
-from training_core.failure import Failed
-from training_core.wire import Reason
 
 LOCAL = struct.Struct("<4s5H3L2H")
 STORED, DEFLATED, BZIP2 = METHODS = (0, 8, 12)

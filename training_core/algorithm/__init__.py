@@ -1,1 +1,0 @@
-"""What is minimised and how: optimizers, schedules, averages, early stopping, distillation."""

@@ -1,1 +1,0 @@
-"""Short trainings beside the real one: what they tell about labels and augmentation."""

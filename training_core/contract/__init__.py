@@ -1,0 +1,1 @@
+"""What control plane, workers and trainings say to each other: spec, reports, run dir, messages, errors. Torch-free."""

@@ -1,0 +1,1 @@
+"""Several ranks as one training: DDP, FSDP2, synchronisation of gradients, agreements, pieces of tensors."""

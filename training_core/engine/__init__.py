@@ -1,0 +1,1 @@
+"""The state of a training, its step, its evaluations, and the loop around them."""

@@ -1,1 +1,0 @@
-"""The networks, and what they start from: nothing, published weights, a checkpoint."""

@@ -1,1 +1,0 @@
-"""Several ranks as one training: DDP, FSDP2, the exchange of gradients, several hosts."""

@@ -1,0 +1,1 @@
+"""Short trainings before and beside the real one: rates, labels, augmentation, probes of the host."""

@@ -1,0 +1,1 @@
+"""Short measurements of this host for the planner."""

@@ -1,1 +1,0 @@
-"""Short measurements on this device, before a training is planned."""

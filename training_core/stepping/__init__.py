@@ -1,1 +1,0 @@
-"""One optimizer step: its pieces, its precision, and what happens when memory runs out."""

@@ -1,0 +1,1 @@
+"""Images to one of several classes: network, loss, metrics, and what it may start from."""

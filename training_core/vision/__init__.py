@@ -1,0 +1,1 @@
+"""A library for tasks that see images: decoding, augmentation, packing, batches, networks."""
