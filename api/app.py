@@ -18,7 +18,6 @@ from api import errors, openapi, production
 from api.addresses import AddressCheck
 from api.admission.overload import Overload
 from api.admission.rates import RateLimits
-from api.bells import Bells
 from api.bodies.reader import BodyReader
 from api.book.database import make_engine, make_sessions
 from api.compression import Gzip
@@ -27,6 +26,7 @@ from api.keyring import Keyring
 from api.known_secrets import KnownSecrets
 from api.limits import BodyLimit
 from api.links import PublicUrl
+from api.notifications import Notifications
 from api.profiles import Profiles
 from api.request_ids import Faults, RequestIds
 from api.routes import (
@@ -82,13 +82,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or load(Settings)
     production.check(settings, with_redis=False)
     engine = make_engine(settings, "api")
-    bells = Bells(settings)
+    notifications = Notifications(settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         redact_logs()  # uvicorn has made its handlers by now
         no_core_files()
-        listening = asyncio.create_task(bells.run())
+        listening = asyncio.create_task(notifications.run())
         yield
         listening.cancel()
         with suppress(asyncio.CancelledError):
@@ -101,9 +101,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs_url=None, redoc_url=None, redirect_slashes=False, dependencies=[Depends(AddressCheck())],
         generate_unique_id_function=openapi.operation_id,
     )  # fmt: skip
-    app.state.settings, app.state.bells = settings, bells
+    app.state.settings, app.state.notifications = settings, notifications
     app.state.sessions = make_sessions(engine)
-    app.state.keyring = Keyring(app.state.sessions, bells, settings.key_cache_seconds)
+    app.state.keyring = Keyring(app.state.sessions, notifications, settings.key_cache_seconds)
     app.state.profiles = Profiles.load(settings.profiles_file)
     app.state.store = Store(settings)
     app.state.sealer = sealer_of(settings.secrets_key.get_secret_value())

@@ -8,12 +8,12 @@ from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyQuery, HTTPBearer, SecurityScopes
 
 from api.auth import Principal, unauthenticated
-from api.bells import Bells
 from api.book.database import Sessions
 from api.book.scopes import Scope
 from api.errors import not_found
 from api.keyring import Keyring
 from api.known_secrets import KnownSecrets
+from api.notifications import Notifications
 from api.profiles import Profiles
 from api.settings import Settings
 from api.store import Store
@@ -37,9 +37,9 @@ def _sessions(request: Request) -> Sessions:
     return sessions
 
 
-def _bells(request: Request) -> Bells:
-    bells: Bells = request.app.state.bells
-    return bells
+def _bells(request: Request) -> Notifications:
+    notifications: Notifications = request.app.state.notifications
+    return notifications
 
 
 def _profiles(request: Request) -> Profiles:
@@ -99,7 +99,7 @@ async def _stream_principal(
 
 SettingsOf = Annotated[Settings, Depends(_settings)]
 SessionsOf = Annotated[Sessions, Depends(_sessions)]
-BellsOf = Annotated[Bells, Depends(_bells)]
+NotificationsOf = Annotated[Notifications, Depends(_bells)]
 ProfilesOf = Annotated[Profiles, Depends(_profiles)]
 StoreOf = Annotated[Store, Depends(_store)]
 KnownSecretsOf = Annotated[KnownSecrets, Depends(_known_secrets)]

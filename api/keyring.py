@@ -19,10 +19,10 @@ from sse_starlette import ServerSentEvent
 
 from api import auth
 from api.auth import Known, Principal
-from api.bells import POLL_SECONDS, Bells
 from api.book.database import Sessions
 from api.book.models import ApiKey
 from api.errors import Problem
+from api.notifications import POLL_SECONDS, Notifications
 
 USE_NOTED_EVERY = timedelta(minutes=1)
 MOST_REMEMBERED = 10_000
@@ -34,11 +34,11 @@ log = logging.getLogger("trainyard.api")
 class Keyring:
     """One for each API process: refuses a key that ended at once where the bell came, else within `cache_seconds`."""
 
-    def __init__(self, sessions: Sessions, bells: Bells, cache_seconds: float) -> None:
-        self._sessions, self._bells, self._cache_seconds = sessions, bells, cache_seconds
+    def __init__(self, sessions: Sessions, notifications: Notifications, cache_seconds: float) -> None:
+        self._sessions, self._bells, self._cache_seconds = sessions, notifications, cache_seconds
         self._remembered: dict[str, tuple[float, Known]] = {}
         self._changes = 0
-        bells.keys_changed = self.forget
+        notifications.keys_changed = self.forget
 
     def forget(self, key_id: str | None) -> None:
         """Ask the book about this key again; about all of them without an id."""

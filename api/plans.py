@@ -20,8 +20,8 @@ from api.book import costs, lanes, slots
 from api.book.costs import HOUR_SECONDS, money
 from api.book.models import Probe, Worker
 from api.book.slots import Room
+from api.dataset_facts import Hints, KnownData, known_data, weights_model
 from api.errors import unsupported
-from api.known_data import Hints, KnownData, known_data, weights_model
 from api.profiles import Profile, Profiles
 from api.search_plans import Known
 from training_core.contract.compute_plan import Prediction

@@ -14,8 +14,8 @@ from api.book import costs, queries
 from api.book.costs import HOUR_SECONDS, money
 from api.book.models import Job, Worker
 from api.profiles import Profile
-from api.search import cost, placing
-from api.search.load import misfits
+from api.search import concurrency, cost
+from api.search.snapshot import misfits
 from training_core.contract.compute_plan import Prediction
 from training_core.contract.spec import JobSpec, Search
 
@@ -44,7 +44,7 @@ class Expected:
 def plan_of(session: Session, project_id: str, spec: JobSpec, known: Known) -> schemas.SearchPlan:
     """What the search takes beside one whole training of it."""
     search = _of(spec)
-    placed, expected = placing.place(spec, known.profile, known.workers), _expected(spec, known)
+    placed, expected = concurrency.place(spec, known.profile, known.workers), _expected(spec, known)
     return schemas.SearchPlan(
         trials=render_search.wanted(search),
         parallel=placed.parallel,
@@ -80,7 +80,7 @@ def _expected(spec: JobSpec, known: Known) -> Expected | None:
     prediction, profile = known.prediction, known.profile
     if prediction is None or profile is None:
         return None
-    placed, whole = placing.place(spec, profile, known.workers), cost.trainings(_of(spec))
+    placed, whole = concurrency.place(spec, profile, known.workers), cost.trainings(_of(spec))
     hours = max(prediction.hours, whole * prediction.hours / (placed.parallel * placed.share))
     price = costs.price(whole * prediction.hours * HOUR_SECONDS, profile.price_per_hour)
     return Expected(hours, whole * prediction.device_hours, price if profile.price_per_hour else None)

@@ -15,12 +15,12 @@ from sqlalchemy.orm import Session
 from sse_starlette import ServerSentEvent
 
 from api import render, schemas
-from api.bells import POLL_SECONDS, Bells, ring
 from api.book import costs, queries, series
 from api.book.costs import Spent
 from api.book.database import Sessions
 from api.book.models import Job
 from api.book.status import TERMINAL
+from api.notifications import POLL_SECONDS, Notifications, ring
 
 BATCH_EVENTS = 200
 _CURSOR = re.compile(r"(\d{1,18})(?:\.(\d{1,18}))?")
@@ -55,13 +55,13 @@ class News:
 
 
 async def follow(
-    sessions: Sessions, bells: Bells, job_id: str, cursor: Cursor, trial: int | None = None
+    sessions: Sessions, notifications: Notifications, job_id: str, cursor: Cursor, trial: int | None = None
 ) -> AsyncIterator[ServerSentEvent]:
     """Everything behind `cursor`, then everything new, until the job has ended and all was said.
 
     Of a search everything but the points of its trials' curves; with `trial` all about that one, points too.
     """
-    async with bells.listening(job_id) as bell:
+    async with notifications.listening(job_id) as bell:
         while True:
             bell.clear()
             news = await run_in_threadpool(_look, sessions, job_id, cursor, trial)

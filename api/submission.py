@@ -23,7 +23,7 @@ from api.errors import Code, Problem, invalid_request, unsupported
 from api.known_secrets import KnownSecrets
 from api.pin_files import deleted, put_pin
 from api.profiles import Profiles
-from api.search.load import misfits
+from api.search.snapshot import misfits
 from api.settings import Settings
 from api.store import Store
 from api.uris import scheme_fault, uris_of

@@ -1,4 +1,4 @@
-"""Numbered events of a job and the bells that wake whoever waits; both take effect when the caller commits."""
+"""Numbered events of a job and the notifications that wake whoever waits; both take effect when the caller commits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import func, text
 from sqlalchemy.orm import Session
 
-from api.book import once
+from api.book import transaction_cache
 from api.book.models import Event, Job
 from api.book.queries import is_search
 from training_core.contract.errors import Reason
@@ -75,7 +75,7 @@ def touch(session: Session, job: Job) -> None:
 
 def ring(session: Session, channel: str, payload: str) -> None:
     """Once a transaction: PostgreSQL delivers the same words once however often they were said in it."""
-    known = once.facts(session)
+    known = transaction_cache.facts(session)
     if (channel, payload) in known:
         return
     known[channel, payload] = True

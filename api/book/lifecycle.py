@@ -1,4 +1,4 @@
-"""The way of a job up to its running; `endings.py` has the ways on. Together they are the only writers of statuses.
+"""The way of a job up to its running; `transitions.py` has the ways on. Together they are the only writers of statuses.
 
 Every function takes the caller's session, locks the job's row first (`locks.py`), and never commits. Each change is an
 event, numbered in the same transaction.

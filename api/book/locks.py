@@ -11,7 +11,7 @@ from datetime import datetime
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from api.book import once
+from api.book import transaction_cache
 from api.book.models import Attempt, Job, Trial
 from api.book.status import HELD
 
@@ -25,7 +25,7 @@ class StaleAttempt(Exception):
 
 def current(session: Session, attempt: Attempt) -> tuple[Job, Trial]:
     """The attempt's job and trial, locked; raises `StaleAttempt` unless the attempt is the one that counts."""
-    known = once.facts(session)
+    known = transaction_cache.facts(session)
     if attempt not in known:
         locked = lock_job(session, attempt.job_id), lock_trial(session, attempt.job_id, attempt.trial)
         session.refresh(attempt, with_for_update=True)
@@ -51,7 +51,7 @@ def lock_trial(session: Session, job_id: str, number: int) -> Trial:
 
 def now(session: Session) -> datetime:
     """The database's time of this transaction."""
-    known = once.facts(session)
+    known = transaction_cache.facts(session)
     if "now" not in known:
         known["now"] = session.execute(select(func.now())).scalar_one()
     moment: datetime = known["now"]

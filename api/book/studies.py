@@ -1,7 +1,7 @@
 """The doors of a search: how its trials come about, go on and end, and how it ends itself.
 
 The tuner decides (`api/search`) and writes by these functions alone; what the attempts of a trial report comes through
-`trial_endings.py`. Every function takes the caller's session with the job's row locked, and never commits.
+`trial_transitions.py`. Every function takes the caller's session with the job's row locked, and never commits.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from api.book import endings
+from api.book import transitions
 from api.book.database import Sessions
 from api.book.events import record_event
 from api.book.locks import StaleAttempt, lock_job
@@ -105,7 +105,7 @@ class Janitor:
             with self._sessions.begin() as session:
                 try:
                     lost = session.get_one(Attempt, attempt.id)
-                    endings.lose(session, lost, message, self._settings.losses_limit)
+                    transitions.lose(session, lost, message, self._settings.losses_limit)
                 except StaleAttempt:
                     continue  # it settled by itself in the meantime, which is the better end
             log.warning("%s: %s", attempt.id, message)

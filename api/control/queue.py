@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from api import waiting
-from api.book import costs, endings, lanes, lifecycle, queries, slots, studies
+from api.book import costs, lanes, lifecycle, queries, slots, studies, transitions
 from api.book.costs import Lent
 from api.book.events import touch
 from api.book.lanes import Decision, Head, Lane
@@ -191,7 +191,7 @@ class Queue:
     def _hopeless(self, job: Job, trial: Trial, lent: Lent) -> bool:
         """Whether nothing is left to spend on it, or its parameters make no spec; both have an end of their own."""
         if not queries.is_search(job):
-            return endings.end_if_used_up(self._session, job, trial, lent)
+            return transitions.end_if_used_up(self._session, job, trial, lent)
         limit = costs.search_used_up(self._session, job, lent, now(self._session))
         if limit is not None:
             studies.stop(self._session, job, limit.reason)

@@ -11,11 +11,11 @@ from sqlalchemy import select
 from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.orm import Session
 
-from api.book import endings, lifecycle, series
-from api.book.endings import End
+from api.book import lifecycle, series, transitions
 from api.book.events import record_event, touch
 from api.book.locks import StaleAttempt, current
 from api.book.models import Attempt, Job, Trial
+from api.book.transitions import End
 from api.control import facts, findings
 from training_core.contract import reports
 from training_core.contract.errors import Reason
@@ -112,7 +112,7 @@ class _Batch:
                 self.write_points()
                 error = report.model_dump(exclude={"kind", "seq", "at", "reason", "held_seconds"}, exclude_none=True)
                 told = End(_reason(report.reason), facts.moment(report.at), report.held_seconds, error)
-                endings.finish(self.session, self.attempt, told, self.losses_limit)
+                transitions.finish(self.session, self.attempt, told, self.losses_limit)
             case reports.CheckpointSaved() | reports.CheckpointDeleted():
                 findings.checkpoint(self.session, job, trial, self.attempt, report)
             case reports.DataReady():

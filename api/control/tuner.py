@@ -21,11 +21,11 @@ from api.book.locks import lock_job
 from api.book.models import Job, JsonObject, Trial
 from api.book.queries import held_trials, is_search, stopping
 from api.book.status import TERMINAL, Status
-from api.control import study_endings
+from api.control import study_transitions
 from api.profiles import Profiles
+from api.search.concurrency import ONE, Placing, place
 from api.search.decide import decide
-from api.search.load import load
-from api.search.placing import ONE, Placing, place
+from api.search.snapshot import load
 from api.search.summary import summary
 from api.search.view import Adopt, End, Move, Promote, Prune, Start, StudyView
 from api.settings import Settings
@@ -87,13 +87,13 @@ class Tuner:
     def _tune(self, session: Session, job: Job) -> None:
         view = load(session, job)
         placing = self._placing(session, job, view)
-        if stopping(job) is None and study_endings.time_is_up(session, job, view):
+        if stopping(job) is None and study_transitions.time_is_up(session, job, view):
             studies.stop(session, job, Reason.TIME_LIMIT)
         if stopping(job) is None:
             for move in _decided(view, placing.room - sum(one.busy for one in view.trials)):
                 _write(session, job, view, move)
         elif not held_trials(session, job.id):
-            study_endings.end_at_limit(session, job, view)
+            study_transitions.end_at_limit(session, job, view)
         study = summary(view, _counts(session, job.id), placing)
         studies.note(session, job, study, _result(session, job.id, study))
 
@@ -138,7 +138,7 @@ def _write(session: Session, job: Job, view: StudyView, move: Move) -> None:
         case Prune():
             studies.prune(session, job, move.trial, move.why)
         case End():
-            study_endings.end(session, job, move)
+            study_transitions.end(session, job, move)
 
 
 def _adopt(session: Session, job: Job, view: StudyView, move: Adopt) -> None:

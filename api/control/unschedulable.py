@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy.orm import Session
 
-from api.book import endings, lanes, studies
+from api.book import lanes, studies, transitions
 from api.book.locks import lock_trial
 from api.book.queries import is_search
 from api.book.status import Status
@@ -26,4 +26,4 @@ def end(session: Session, job_id: str, seconds: float) -> None:
     if is_search(job):
         studies.end(session, job, Reason.UNSCHEDULABLE, message, error)
     else:
-        endings.end(session, job, lock_trial(session, job.id, 0), Reason.UNSCHEDULABLE, message, error=error)
+        transitions.end(session, job, lock_trial(session, job.id, 0), Reason.UNSCHEDULABLE, message, error=error)

@@ -12,19 +12,28 @@ from sqlalchemy.orm import Session
 from api import render, schemas, submission
 from api.auth import Principal
 from api.bodies.door import Json
-from api.book import audit, lifecycle, queries, wishes
+from api.book import audit, control_requests, lifecycle, queries
 from api.book.database import Sessions
 from api.book.events import act_for
 from api.book.models import Job
 from api.dataset_check import CheckSpec
-from api.deps import BellsOf, JobsReader, JobsWriter, KeyringOf, KnownSecretsOf, ProfilesOf, SessionsOf, SettingsOf
+from api.deps import (
+    JobsReader,
+    JobsWriter,
+    KeyringOf,
+    KnownSecretsOf,
+    NotificationsOf,
+    ProfilesOf,
+    SessionsOf,
+    SettingsOf,
+)
 from api.errors import invalid_transition, not_found
 from api.known_secrets import KnownSecrets
 from api.links import link
+from api.long_polling import Look, answer_when_due, look_at, respond
 from api.profiles import Profiles
 from api.routes.events import AfterSeq, EventLimit, Types, page_of_events
 from api.routes.parameters import After, Key, Limit, Narrow, Waiting, after_id
-from api.watching import Look, answer_when_due, look_at, respond
 
 router = APIRouter(prefix="/v1/dataset_checks", tags=["dataset_checks"])
 
@@ -77,8 +86,8 @@ def list_checks(
 
 @router.get("/{check_id}", response_model=schemas.DatasetCheckAnswer)
 async def read(
-    check_id: str, sessions: SessionsOf, caller: JobsReader, profiles: ProfilesOf, bells: BellsOf, keyring: KeyringOf,
-    wait: Waiting,
+    check_id: str, sessions: SessionsOf, caller: JobsReader, profiles: ProfilesOf, notifications: NotificationsOf,
+    keyring: KeyringOf, wait: Waiting,
 ) -> Response:  # fmt: skip
     """One dataset check. With `wait`, the answer comes when it changed (or ended), or when the time is over."""
 
@@ -89,7 +98,7 @@ async def read(
                 raise not_found("dataset check")
             return look_at(check, render.dataset_check(session, check, profiles))
 
-    return await keyring.during(caller, answer_when_due(look, bells, check_id, wait))
+    return await keyring.during(caller, answer_when_due(look, notifications, check_id, wait))
 
 
 @router.get("/{check_id}/events", response_model=schemas.Page[schemas.EventAnswer])
@@ -107,14 +116,14 @@ def list_events(
 @router.post("/{check_id}/cancel", status_code=202, response_model=schemas.DatasetCheckAnswer)
 def cancel(check_id: str, sessions: SessionsOf, caller: JobsWriter, profiles: ProfilesOf) -> Response:
     """Ask a check to end; asking again changes nothing."""
-    return _wish(wishes.cancel, "dataset_checks.cancel", check_id, sessions, caller, profiles)
+    return _wish(control_requests.cancel, "dataset_checks.cancel", check_id, sessions, caller, profiles)
 
 
 @router.post("/{check_id}/pause", status_code=409, response_class=Response)
 def pause(check_id: str, sessions: SessionsOf, caller: JobsWriter, profiles: ProfilesOf) -> Response:
     """Always refused: a check holds no device that it could give back."""
     hint = "Cancel it, and post it again later: what was prepared until then is kept"
-    return _wish(wishes.pause, "dataset_checks.pause", check_id, sessions, caller, profiles, hint)
+    return _wish(control_requests.pause, "dataset_checks.pause", check_id, sessions, caller, profiles, hint)
 
 
 def _wish(

@@ -14,7 +14,7 @@ from api.auth import Principal
 from api.book import queries
 from api.book.database import Sessions
 from api.book.status import TERMINAL
-from api.deps import BellsOf, JobsReader, KeyringOf, SessionsOf, StreamReader
+from api.deps import JobsReader, KeyringOf, NotificationsOf, SessionsOf, StreamReader
 from api.errors import not_found
 from api.event_types import EVENT_TYPES
 from api.routes.parameters import some_of
@@ -54,7 +54,7 @@ def page_of_events(
 
 @router.get("/stream", response_class=EventSourceResponse)
 async def stream(
-    job_id: str, sessions: SessionsOf, caller: StreamReader, bells: BellsOf, keyring: KeyringOf,
+    job_id: str, sessions: SessionsOf, caller: StreamReader, notifications: NotificationsOf, keyring: KeyringOf,
     last_event_id: Annotated[str | None, Header(max_length=64)] = None, trial: OfTrial = None,
 ) -> Response:  # fmt: skip
     """Server-sent events: the job's events, `metrics` batches, `progress`, and `done` after the end.
@@ -67,7 +67,7 @@ async def stream(
     over = await run_in_threadpool(_nothing_left, sessions, caller, job_id, cursor if last_event_id else None)
     if over:
         return Response(status_code=204)
-    told = keyring.stream(caller, follow(sessions, bells, job_id, cursor, trial))
+    told = keyring.stream(caller, follow(sessions, notifications, job_id, cursor, trial))
     return EventSourceResponse(told, ping=15, headers={"Cache-Control": "no-store"})
 
 

@@ -10,32 +10,32 @@ from sqlalchemy.orm import Session
 
 from api import advice, reachable, render, render_efficiency, schemas, submission, waiting
 from api.auth import Principal
-from api.book import audit, lifecycle, queries, wishes
+from api.book import audit, control_requests, lifecycle, queries
 from api.book.database import Sessions
 from api.book.events import act_for
 from api.book.models import Job
 from api.book.scopes import Scope
 from api.book.status import TERMINAL
-from api.deps import (
-    BellsOf,
+from api.dataset_facts import Hints
+from api.deps import (  # fmt: skip
     JobsReader,
     JobsWriter,
     KeyringOf,
     KnownSecretsOf,
+    NotificationsOf,
     ProfilesOf,
     SessionsOf,
     SettingsOf,
     StoreOf,
-)  # fmt: skip
+)
 from api.errors import invalid_transition, no_account_yet, not_found
-from api.known_data import Hints
 from api.known_secrets import KnownSecrets
 from api.links import link
+from api.long_polling import Look, answer_when_due, look_at, respond
 from api.profiles import Profiles
 from api.routes import plans
 from api.routes.parameters import After, Key, Limit, Narrow, SpecBody, Waiting, after_id
 from api.store import Store
-from api.watching import Look, answer_when_due, look_at, respond
 from training_core.contract.spec import JobSpec
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -108,8 +108,8 @@ def list_jobs(
 
 @router.get("/{job_id}", response_model=schemas.JobAnswer)
 async def read(
-    job_id: str, sessions: SessionsOf, caller: JobsReader, profiles: ProfilesOf, bells: BellsOf, keyring: KeyringOf,
-    wait: Waiting,
+    job_id: str, sessions: SessionsOf, caller: JobsReader, profiles: ProfilesOf, notifications: NotificationsOf,
+    keyring: KeyringOf, wait: Waiting,
 ) -> Response:  # fmt: skip
     """One job. With `wait`, the answer comes when the job changed (or ended), or when the time is over."""
 
@@ -120,31 +120,31 @@ async def read(
                 raise not_found("job")
             return look_at(job, render.job(session, job, profiles))
 
-    return await keyring.during(caller, answer_when_due(look, bells, job_id, wait))
+    return await keyring.during(caller, answer_when_due(look, notifications, job_id, wait))
 
 
 @router.post("/{job_id}/cancel", status_code=202, response_model=schemas.JobAnswer)
 def cancel(job_id: str, sessions: SessionsOf, caller: JobsWriter, profiles: ProfilesOf) -> Response:
     """Ask a job to end. A running one writes a checkpoint first; asking again changes nothing."""
-    return _wish(wishes.cancel, "jobs.cancel", job_id, sessions, caller, profiles)
+    return _wish(control_requests.cancel, "jobs.cancel", job_id, sessions, caller, profiles)
 
 
 @router.post("/{job_id}/pause", status_code=202, response_model=schemas.JobAnswer)
 def pause(job_id: str, sessions: SessionsOf, caller: JobsWriter, profiles: ProfilesOf) -> Response:
     """Ask a job to give its devices back, after a checkpoint; it is `paused` then, until it is resumed or cancelled."""
-    return _wish(wishes.pause, "jobs.pause", job_id, sessions, caller, profiles)
+    return _wish(control_requests.pause, "jobs.pause", job_id, sessions, caller, profiles)
 
 
 @router.post("/{job_id}/resume", status_code=202, response_model=schemas.JobAnswer)
 def resume(job_id: str, sessions: SessionsOf, caller: JobsWriter, profiles: ProfilesOf) -> Response:
     """Queue a paused job again, from its newest checkpoint; a pause that has not come about is taken back."""
-    return _wish(wishes.resume, "jobs.resume", job_id, sessions, caller, profiles)
+    return _wish(control_requests.resume, "jobs.resume", job_id, sessions, caller, profiles)
 
 
 @router.post("/{job_id}/profile", status_code=202, response_model=schemas.JobAnswer)
 def profile(job_id: str, sessions: SessionsOf, caller: JobsWriter, profiles: ProfilesOf) -> Response:
     """Trace a few steps of a running job with torch.profiler; the trace becomes one of its artifacts."""
-    return _wish(wishes.profile, "jobs.profile", job_id, sessions, caller, profiles)
+    return _wish(control_requests.profile, "jobs.profile", job_id, sessions, caller, profiles)
 
 
 def _wish(

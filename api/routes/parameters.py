@@ -15,8 +15,8 @@ from api.bodies.spaces import space_faults
 from api.book.queries import JobFilter
 from api.book.status import Status
 from api.errors import Problem, invalid_request
+from api.long_polling import Wait
 from api.settings import Settings
-from api.watching import Wait
 from training_core.contract.spec import JobSpec
 
 Key = Annotated[

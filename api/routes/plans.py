@@ -10,8 +10,8 @@ from fastapi.concurrency import run_in_threadpool
 from api import plans, schemas, submission
 from api.auth import Principal
 from api.book.database import Sessions
+from api.dataset_facts import Hints
 from api.deps import JobsReader, KnownSecretsOf, ProfilesOf, SessionsOf, SettingsOf
-from api.known_data import Hints
 from api.known_secrets import KnownSecrets
 from api.profiles import Profiles
 from api.routes.parameters import SpecBody

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from api.schemas.access import (
-    AuditAnswer,
-    KeyAnswer,
-    NewKeyAnswer,
-    NewProjectAnswer,
-    ProjectAnswer,
-)  # fmt: skip
-from api.schemas.analyses import (
+from api.schemas.access import AuditAnswer, KeyAnswer, NewKeyAnswer, NewProjectAnswer, ProjectAnswer  # fmt: skip
+from api.schemas.analyses import (  # fmt: skip
     ByDeviceSeconds,
     ByNumber,
     Dimension,
@@ -23,11 +17,11 @@ from api.schemas.analyses import (
     ParetoAnswer,
     ParetoPoint,
     ValueColumn,
-)  # fmt: skip
+)
 from api.schemas.datasets import DatasetAnswer, PartAnswer
 from api.schemas.files import ArtifactAnswer, CheckpointAnswer, EventAnswer, MetricsAnswer, SeriesAnswer
 from api.schemas.fleet import ProfileAnswer, WorkerAnswer
-from api.schemas.jobs import (
+from api.schemas.jobs import (  # fmt: skip
     Best,
     CheckPhases,
     Cost,
@@ -41,7 +35,7 @@ from api.schemas.jobs import (
     Progress,
     Queue,
     WorkAnswer,
-)  # fmt: skip
+)
 from api.schemas.part import Answer, Instant, JsonObject, Page
 from api.schemas.plans import CostRange, HoursRange, Missing, PlanAnswer, SearchPlan, Validation, WarmStart
 from api.schemas.secrets import SecretAnswer, SecretBody

@@ -18,7 +18,7 @@ from optuna.trial import TrialState, create_trial
 from pydantic import ValidationError
 
 from api.search.ladder import pruner_of
-from api.search.memory import remember
+from api.search.optuna_study import remember
 from api.search.space import canonical, counted_points, decode, distance, distributions, encode, key, suggest
 from api.search.view import Start, StudyView
 from training_core.contract.errors import Failed

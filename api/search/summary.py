@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from api.search.concurrency import Placing
 from api.search.decide import bounded, leader
 from api.search.ladder import strategy_of
-from api.search.placing import Placing
 from api.search.view import StudyView, TrialView, Values
 
 JsonObject = dict[str, Any]

@@ -19,8 +19,8 @@ from unittest.mock import patch
 
 from api.book.status import Status
 from api.search import decide
+from api.search.concurrency import AHEAD
 from api.search.ladder import Strategy
-from api.search.placing import AHEAD
 from api.search.view import End, Move, Promote, Prune, Start, StudyView, TrialView
 from benchmarks.search.courses import Table
 from benchmarks.search.pool import WORKERS, Found, Work, choice_of, replay, space_of

@@ -14,9 +14,9 @@ import pytest
 from sqlalchemy import event, text
 
 from api.auth import Principal
-from api.bells import Bells
 from api.book.database import Sessions
 from api.keyring import Keyring
+from api.notifications import Notifications
 from api.settings import Settings
 from tests.integration.conftest import SPEC
 
@@ -102,7 +102,7 @@ def test_many_streams_of_one_key_ask_the_book_once(
     settings: Settings, sessions: Sessions, keys: Callable[..., str]
 ) -> None:
     key_id = f"key_{keys('default').split('_')[1]}"
-    keyring = Keyring(sessions, Bells(settings), cache_seconds=60)
+    keyring = Keyring(sessions, Notifications(settings), cache_seconds=60)
     asked: list[str] = []
 
     async def all_of_them() -> list[str]:

@@ -1,4 +1,4 @@
-"""What keeps the next trial of a search close behind the last one: bells, locks that are waited for, no ping-pong."""
+"""What keeps the next trial of a search close behind the last one: wake-ups, awaited locks, no ping-pong."""
 
 from __future__ import annotations
 

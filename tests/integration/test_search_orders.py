@@ -10,7 +10,7 @@ import httpx2
 import pytest
 from sqlalchemy import select
 
-from api.book import endings, studies, wishes
+from api.book import control_requests, studies, transitions
 from api.book.lifecycle import InvalidTransition
 from api.book.locks import StaleAttempt
 from api.book.models import Attempt, Event, Trial
@@ -87,7 +87,7 @@ class Chance:
         if attempts:
             with self.book.control.sessions.begin() as session:
                 attempt = session.get_one(Attempt, self.random.choice(attempts).id)
-                endings.lose(session, attempt, "the worker is gone", LOSSES_LIMIT)
+                transitions.lose(session, attempt, "the worker is gone", LOSSES_LIMIT)
 
     def decide(self) -> None:
         trials = self.trials()
@@ -97,7 +97,9 @@ class Chance:
 
     def wish(self) -> None:
         with self.book.control.sessions.begin() as session:
-            self.random.choice([wishes.pause, wishes.resume, wishes.resume])(session, self.book.id)
+            self.random.choice([control_requests.pause, control_requests.resume, control_requests.resume])(
+                session, self.book.id
+            )
 
     def trials(self) -> list[Trial]:
         with self.book.control.sessions() as session:
@@ -134,7 +136,7 @@ def test_any_order_of_events_leaves_the_book_true(
         client.post(f"/v1/jobs/{book.id}/cancel")
         for attempt in control.attempts():
             with suppress(StaleAttempt), control.sessions.begin() as session:
-                endings.lose(session, session.get_one(Attempt, attempt.id), "gone", LOSSES_LIMIT)
+                transitions.lose(session, session.get_one(Attempt, attempt.id), "gone", LOSSES_LIMIT)
     trials = chance.trials()
     check(book, trials)
     assert all(trial.status in TERMINAL for trial in trials)

@@ -12,8 +12,8 @@ import pytest
 from api.book.models import Worker
 from api.book.status import Status
 from api.profiles import BUILT_IN
+from api.search.concurrency import Placing, place
 from api.search.decide import decide, leader
-from api.search.placing import Placing, place
 from api.search.space import key
 from api.search.view import Adopt, End, Move, Promote, Prune, Start, StudyView, TrialView
 from training_core.contract.errors import Reason

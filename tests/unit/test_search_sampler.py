@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from api.book.status import Status
-from api.search.memory import remember
+from api.search.optuna_study import remember
 from api.search.sampler import STARTUP, Asking, ask, sampler_name
 from api.search.space import key
 from api.search.view import Start, StudyView, TrialView

@@ -1,6 +1,6 @@
 """Wakes waiting requests: one LISTEN connection per API process, fanned out by job and by key.
 
-A bell carries nothing and may be lost; whoever waits looks into the book again after at most two seconds.
+A notification carries nothing and may be lost; whoever waits looks into the book again after at most two seconds.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ POLL_SECONDS = 2.0
 log = logging.getLogger("trainyard.api")
 
 
-class Bells:
-    """`async with bells.listening(job_id) as bell: await bell.wait(…)`.
+class Notifications:
+    """`async with notifications.listening(job_id) as changed: await changed.wait(…)`.
 
     `keys_changed` is called with the id of each key that ends, and with None when one may have been missed.
     """
@@ -35,12 +35,12 @@ class Bells:
     @asynccontextmanager
     async def listening(self, name: str) -> AsyncIterator[asyncio.Event]:
         """An event that is set whenever the job or key of this id changes; clear it before looking into the book."""
-        bell = asyncio.Event()
-        self._waiting[name].add(bell)
+        changed = asyncio.Event()
+        self._waiting[name].add(changed)
         try:
-            yield bell
+            yield changed
         finally:
-            self._waiting[name].discard(bell)
+            self._waiting[name].discard(changed)
             if not self._waiting[name]:
                 del self._waiting[name]
 
@@ -52,20 +52,20 @@ class Bells:
                     for channel in (JOBS_CHANNEL, KEYS_CHANNEL):
                         await line.execute(f"LISTEN {channel}")
                     self.keys_changed(None)
-                    self._ring_all()
+                    self._wake_all()
                     async for note in line.notifies():
                         if note.channel == KEYS_CHANNEL:
                             self.keys_changed(note.payload)
-                        for bell in self._waiting.get(note.payload, ()):
-                            bell.set()
+                        for changed in self._waiting.get(note.payload, ()):
+                            changed.set()
             except psycopg.Error as error:
-                log.warning("bells: %s; again in 1 s", type(error).__name__)
+                log.warning("notifications: %s; again in 1 s", type(error).__name__)
                 await asyncio.sleep(1)
 
-    def _ring_all(self) -> None:
-        for bells in self._waiting.values():
-            for bell in bells:
-                bell.set()
+    def _wake_all(self) -> None:
+        for waiting in self._waiting.values():
+            for changed in waiting:
+                changed.set()
 
 
 async def ring(bell: asyncio.Event, seconds: float) -> None:

@@ -1,6 +1,6 @@
 """How an attempt ends, and what becomes of its job: the last status, a pause, or another place in the queue.
 
-Those of a search's trials are in `trial_endings.py`.
+Those of a search's trials are in `trial_transitions.py`.
 
 Like `lifecycle.py`: every function takes the caller's session with the job's row locked, and never commits.
 """
@@ -12,7 +12,7 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
-from api.book import costs, queries, trial_endings
+from api.book import costs, queries, trial_transitions
 from api.book.costs import Lent
 from api.book.events import QUEUE_CHANNEL, record_event, ring
 from api.book.locks import current, now
@@ -61,7 +61,7 @@ def _settle(
     session: Session, job: Job, trial: Trial, attempt: Attempt, *, error: JsonObject, losses_limit: int
 ) -> None:
     if queries.is_search(job):
-        return trial_endings.settle(session, job, trial, attempt, error=error, losses_limit=losses_limit)
+        return trial_transitions.settle(session, job, trial, attempt, error=error, losses_limit=losses_limit)
     reason = Reason(attempt.reason or "")
     verdict = REASONS[reason]
     message = error.get("message") or str(reason)

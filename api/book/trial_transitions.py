@@ -1,13 +1,14 @@
 """How an attempt of a search's trial ends, and what becomes of the trial: its end, a rung, or the queue again.
 
-As `endings.py` for a plain job, whose one trial moves with it. A trial's end is not the job's: the tuner sees to that.
+As `transitions.py` for a plain job, whose one trial moves with it. A trial's end is not the job's: the tuner sees to
+that.
 """
 
 from __future__ import annotations
 
 from sqlalchemy.orm import Session
 
-from api.book import costs, objective, search_wishes, studies
+from api.book import costs, objective, search_requests, studies
 from api.book.events import QUEUE_CHANNEL, STUDY_CHANNEL, record_event, ring
 from api.book.locks import now
 from api.book.models import Attempt, Job, JsonObject, RungValue, Trial
@@ -37,7 +38,7 @@ def settle(session: Session, job: Job, trial: Trial, attempt: Attempt, *, error:
     else:
         _again(session, job, trial, attempt, error=error, losses_limit=losses_limit)
     session.flush()
-    search_wishes.settle(session, job)
+    search_requests.settle(session, job)
     ring(session, STUDY_CHANNEL, job.id)
     ring(session, QUEUE_CHANNEL, job.id)
 

@@ -12,10 +12,10 @@ from fastapi.concurrency import run_in_threadpool
 from sse_starlette.sse import AppStatus
 
 from api import schemas
-from api.bells import Bells, ring
 from api.book.models import Job
 from api.book.status import TERMINAL
 from api.downloads import is_known
+from api.notifications import Notifications, ring
 
 PAUSE_SECONDS = {"queued": 5, "preparing": 2, "running": 2, "paused": 30}  # before it is worth asking again
 ENDED_PAUSE_SECONDS = 3600
@@ -42,10 +42,10 @@ def look_at(job: Job, answer: schemas.JobAnswer | schemas.DatasetCheckAnswer) ->
     return Look(f'W/"v{job.version}"', job.status in TERMINAL, answer)
 
 
-async def answer_when_due(look: Callable[[], Look], bells: Bells, job_id: str, wait: Wait) -> Response:
+async def answer_when_due(look: Callable[[], Look], notifications: Notifications, job_id: str, wait: Wait) -> Response:
     """The newest look once the wait is over; 304 when the client has it already."""
     deadline = asyncio.get_running_loop().time() + wait.seconds
-    async with bells.listening(job_id) as bell:
+    async with notifications.listening(job_id) as bell:
         seen = await run_in_threadpool(look)
         known = wait.if_none_match or seen.etag
         while not seen.terminal and not (wait.until == "change" and _is_new(seen, known)) and not AppStatus.should_exit:

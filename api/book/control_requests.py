@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from sqlalchemy.orm import Session
 
-from api.book import endings, search_wishes
+from api.book import search_requests, transitions
 from api.book.events import QUEUE_CHANNEL, acting_key, ring, touch
 from api.book.lifecycle import InvalidTransition
 from api.book.locks import lock_job, lock_trial, now
@@ -38,12 +38,12 @@ def cancel(session: Session, job_id: str) -> Job:
         return job
     job.wished_by = acting_key(session)
     if is_search(job):
-        search_wishes.cancel(session, job)
+        search_requests.cancel(session, job)
         return _noted(session, job)
     if job.status in (Status.QUEUED, Status.PAUSED):
         trial = lock_trial(session, job.id, 0)
         where = job.status
-        endings.end(session, job, trial, Reason.CANCELLED_BY_CLIENT, f"Cancelled while {where}")
+        transitions.end(session, job, trial, Reason.CANCELLED_BY_CLIENT, f"Cancelled while {where}")
     else:
         job.status_detail = _CANCELLING[Status(job.status)]
     job.cancel_requested_at = now(session)
@@ -59,9 +59,9 @@ def pause(session: Session, job_id: str) -> Job:
         return job
     job.wished_by = acting_key(session)
     if is_search(job):
-        search_wishes.pause(session, job)
+        search_requests.pause(session, job)
     elif job.status == Status.QUEUED:
-        endings.pause(session, job, lock_trial(session, job.id, 0), "Paused while queued")
+        transitions.pause(session, job, lock_trial(session, job.id, 0), "Paused while queued")
     else:
         job.pause_requested_at = now(session)
         job.status_detail = _PAUSING[Status(job.status)]
@@ -74,10 +74,10 @@ def resume(session: Session, job_id: str) -> Job:
     if job.status in TERMINAL or job.cancel_requested_at is not None or job.work == "check":
         raise InvalidTransition(job, "resume")
     if job.status == Status.PAUSED and is_search(job):
-        search_wishes.resume(session, job)
+        search_requests.resume(session, job)
     elif job.status == Status.PAUSED:
         trial = lock_trial(session, job.id, 0)
-        endings.queue_again(session, job, trial, Reason.RESUMED_BY_CLIENT, "Resumed")
+        transitions.queue_again(session, job, trial, Reason.RESUMED_BY_CLIENT, "Resumed")
     elif job.pause_requested_at is not None:
         job.pause_requested_at, job.status_detail = None, None
     else:
