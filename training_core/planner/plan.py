@@ -164,10 +164,9 @@ def choose_plan(spec: JobSpec, data: DataFacts, *, device: str, weights_model: s
     epochs = picks("training.epochs", training.epochs, recipe.auto_epochs(data, model, spec.model))
     facts = TrainingFacts(data, spec.model, model, batch, epochs)
     optimizer = picks("training.optimizer.name", wanted.name, recipe.auto_optimizer(facts))
-    schedule = picks("training.schedule.name", training.schedule.name, recipe.auto_schedule(facts))
-    warmup = picks(
-        "training.schedule.warmup_epochs", training.schedule.warmup_epochs, recipe.auto_warmup(facts, schedule)
-    )
+    asked = training.schedule
+    schedule = picks("training.schedule.name", asked.name, recipe.auto_schedule(facts))
+    warmup = picks("training.schedule.warmup_epochs", asked.warmup_epochs, recipe.auto_warmup(facts, schedule))
     plan = Plan(
         model=model,
         trainable=spec.model.trainable,
@@ -190,7 +189,7 @@ def choose_plan(spec: JobSpec, data: DataFacts, *, device: str, weights_model: s
             "training.gradient_clipping", training.gradient_clipping, recipe.auto_gradient_clipping(facts)
         ),
         schedule=schedule,
-        schedule_options=training.schedule,
+        schedule_options=asked,
         warmup_steps=round(warmup * facts.steps_per_epoch),
         augmentation=picks(
             "training.augmentation.preset", training.augmentation.preset, recipe.auto_augmentation(facts)
