@@ -78,7 +78,7 @@ def digest(folder: Path) -> dict[str, str]:
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path
-from training_core.data import prepare, shards
+from training_core.vision import prepare, shards
 from training_core.contract.run_dir import RunSpec
 run, samples, seals = RunSpec.model_validate_json(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 shards.SHARD_SAMPLES = samples
