@@ -12,7 +12,8 @@ from training_core.processes.handover import DESCRIPTOR, held_out
 CANARY = {"key": "AKIACANARY", "secret": "canary-secret", "options": {"token": "{\n  canary-in-lines\n}"}}
 PROGRAM = """
 import ctypes, os, resource, sys, traceback
-from training_core.contract.errors import Failed, outcome_of
+from training_core.contract.errors import Failed
+from training_core.contract.outcome import outcome_of
 from training_core.processes.hiding import handed_over, hiding
 from training_core.processes.handover import DESCRIPTOR, taken
 from training_core.contract.messages import Reason

@@ -27,7 +27,8 @@ import json, os, signal, subprocess, sys, time
 from pathlib import Path
 from training_core.contract.reports import CheckpointSaved, Metric, Started
 from training_core.processes.handover import taken
-from training_core.contract.run_dir import EventsFile, Outcome, Prepared, RunDir
+from training_core.contract.outcome import Outcome
+from training_core.contract.run_dir import EventsFile, Prepared, RunDir
 
 def prepare(run, mode):
     if mode == "bad-data":
@@ -96,7 +97,7 @@ if __name__ == "__main__":
 # The launcher itself, but for what it imports and what its children carry out: `PROGRAM`.
 LAUNCHER = """
 import importlib.util, sys
-from training_core import launch, launcher
+from training_core.runtime import launch, launcher
 spec = importlib.util.spec_from_file_location("program", sys.argv.pop(1))
 program = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(program)
