@@ -133,7 +133,7 @@ def test_balance_names_the_smallest_class_first(tmp_path: Path) -> None:
 
 def test_every_finding_of_the_policy_and_of_decoding_has_a_meaning() -> None:
     undecodable = {"corrupt", "truncated", "wrong_type", "bomb", "empty", "animated", "unreadable"}
-    decoding = "".join(path.read_text() for path in Path("training_core/data").glob("*.py"))
+    decoding = "".join(path.read_text() for path in Path("training_core/vision").glob("*.py"))
     raised = set(re.findall(r"(?:Undecodable\(|Bad\(\w+, )\"(\w+)\"", decoding))
     assert raised <= undecodable
     assert "bomb" in raised

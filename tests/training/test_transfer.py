@@ -156,7 +156,7 @@ def test_a_job_from_published_weights(
     check_origin(run.spec)
     with EventsFile(run.dir.events) as events:
         prepared = prepare(run.spec, run.dir.stop_requested, events.append)
-    check_fit(run.spec, prepared.folder)
+    check_fit(run.spec, prepared.folder, None)
     run.dir.write_prepared(prepared)
     plan_compute(run.dir)
     assert Attempt(run.dir).run() == 0, run.outcome
