@@ -37,7 +37,7 @@ def _sessions(request: Request) -> Sessions:
     return sessions
 
 
-def _bells(request: Request) -> Notifications:
+def _notifications(request: Request) -> Notifications:
     notifications: Notifications = request.app.state.notifications
     return notifications
 
@@ -99,7 +99,7 @@ async def _stream_principal(
 
 SettingsOf = Annotated[Settings, Depends(_settings)]
 SessionsOf = Annotated[Sessions, Depends(_sessions)]
-NotificationsOf = Annotated[Notifications, Depends(_bells)]
+NotificationsOf = Annotated[Notifications, Depends(_notifications)]
 ProfilesOf = Annotated[Profiles, Depends(_profiles)]
 StoreOf = Annotated[Store, Depends(_store)]
 KnownSecretsOf = Annotated[KnownSecrets, Depends(_known_secrets)]

@@ -16,8 +16,8 @@ from sqlalchemy.exc import DataError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
-from api.bodies.entries import entries_of
 from api.book.lifecycle import InvalidTransition
+from api.fault_entries import entries_of
 from training_core.contract.errors import Failed
 
 log = logging.getLogger("trainyard.api")

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from api.bodies import bounds
 from api.bodies.bounds import LongNumber, Place, TooDeep, TooLarge
-from api.bodies.entries import ENTRIES, Entry, entries_of
+from api.fault_entries import ENTRIES, Entry, entries_of
 
 Asked = TypeVar("Asked", bound=BaseModel)
 Check = Callable[[Any], Iterable[Any]]

@@ -17,8 +17,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 from api.store import Store, explained, full
 from training_core.contract.uploads import DATA, LISTING, PARTS, UploadedFile, folder_of
+from training_core.storage.whole_object import whole_object
 
-BLOCK_BYTES = 16 << 20  # of one request to a bucket; it allows 10,000
 COPY_BYTES = 4 << 20
 SPARE_BYTES = 64 << 20
 MANY_FILES = 500
@@ -47,7 +47,7 @@ class Vault:
                 with _local(place) as file:
                     yield file
             else:
-                with _object(files, place) as file:
+                with whole_object(files, place) as file:
                     yield file
 
     def write(self, dataset_id: str, path: str, content: bytes) -> None:
@@ -133,20 +133,6 @@ def _local(place: str) -> Iterator[Any]:
     except BaseException:
         Path(place).unlink(missing_ok=True)
         raise
-
-
-@contextmanager
-def _object(files: Any, place: str) -> Iterator[Any]:
-    """In blocks; a bucket shows the object when the last one is there, or never."""
-    file = files.open(place, "wb", block_size=BLOCK_BYTES, autocommit=False)
-    try:
-        yield file
-        file.close()
-    except BaseException:
-        file.discard()
-        file.closed = True  # or it would be flushed once more when it is collected
-        raise
-    file.commit()
 
 
 def _make_durable(folder: str, *, many: bool) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from api.bodies.entries import entries_of
 from api.bodies.spaces import space_faults
+from api.fault_entries import entries_of
 from training_core.contract.spec import JobSpec, Scalar
 from training_core.contract.spec.points import canonical, count, counted, key, order
 from training_core.contract.spec.space import apply

@@ -14,9 +14,9 @@ import fsspec
 from training_core.contract.errors import Failed, Reason
 from training_core.contract.run_dir import RunSpec, make_durable, new_file
 from training_core.storage.credentials import Credentials, read_all
+from training_core.storage.whole_object import whole_object
 
 STORE_CREDENTIALS = "store"
-PART_BYTES = 16 * 2**20
 
 
 class Sink(Protocol):
@@ -153,16 +153,9 @@ class ObjectStore:
 
     @contextmanager
     def create(self, path: str, *, durable: bool = True) -> Iterator[Sink]:  # noqa: ARG002
-        """In parts of `PART_BYTES`; S3 shows the object when the last one is there, or never."""
-        file = self._fs.open(self._key(path), "wb", block_size=PART_BYTES, autocommit=False)
-        try:
+        """S3 shows the object when its last block is there, or never."""
+        with whole_object(self._fs, self._key(path)) as file:
             yield file
-            file.close()
-        except BaseException:
-            file.discard()
-            file.closed = True  # or it would be flushed once more when it is collected
-            raise
-        file.commit()
 
     def exists(self, path: str) -> bool:
         self._fs.invalidate_cache()
